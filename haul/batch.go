@@ -1,0 +1,55 @@
+package haul
+
+import "sync/atomic"
+
+// Sizes of a batch: it is handed on when one of them is reached, or when its source has nothing more at the moment.
+const (
+	BatchBytes   = 64 << 10
+	BatchEntries = 512
+)
+
+// Batch is a run of entries of one link that share one buffer. The reader fills it, the filters and the writer read
+// it, and once every entry is Done it goes back to its Channel.
+type Batch struct {
+	Buf      []byte
+	Entries  []Entry
+	Keys     []Key
+	Commands []Command
+	Args     []Span
+
+	Snapshot bool     // entries of the snapshot; End.Offset then counts bytes of the RDB
+	End      Position // where the link stands once the whole batch is applied
+
+	pending atomic.Int32 // entries not yet acknowledged
+	ticket  *ticket
+	weight  int64 // bytes held of the channel's bound
+	home    *Channel
+}
+
+// Bytes returns the bytes of s.
+func (b *Batch) Bytes(s Span) []byte { return b.Buf[s.Off : s.Off+s.Len : s.Off+s.Len] }
+
+// Arg returns argument i of c; argument 0 is the command's name.
+func (b *Batch) Arg(c *Command, i int) []byte { return b.Bytes(b.Args[c.Arg+uint32(i)]) }
+
+// CommandsOf returns the commands of a stream entry.
+func (b *Batch) CommandsOf(e *Entry) []Command { return b.Commands[e.First : e.First+e.N] }
+
+// KeyOf returns the key of a snapshot entry.
+func (b *Batch) KeyOf(e *Entry) *Key { return &b.Keys[e.First] }
+
+// Done acknowledges n more entries of the batch. After the last one the batch must not be touched any more.
+func (b *Batch) Done(n int) {
+	if b.pending.Add(int32(-n)) == 0 {
+		b.home.complete(b)
+	}
+}
+
+func (b *Batch) reset() {
+	b.Buf = b.Buf[:0]
+	b.Entries = b.Entries[:0]
+	clear(b.Commands)
+	b.Keys, b.Commands, b.Args = b.Keys[:0], b.Commands[:0], b.Args[:0]
+	b.Snapshot, b.ticket = false, nil
+	b.End = Position{}
+}

@@ -1,0 +1,122 @@
+package haul
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// Channel carries batches from a reader to a writer. Its bound is in bytes: every batch between New and its last Done
+// counts with the size of its buffers, whether it is queued or in flight to the target.
+type Channel struct {
+	Watermark *Watermark
+
+	bound  int64
+	sem    *semaphore.Weighted
+	queue  chan *Batch
+	unused chan *Batch
+}
+
+// batchOverhead is what a batch of standard size holds beside its buffer: entries, commands, arguments.
+const batchOverhead = 48 << 10
+
+// MinBound is the least bound of a channel, in bytes: with less, a reader and a writer could not work at once.
+const MinBound = 1 << 20
+
+// NewChannel returns a channel that holds at most bound bytes (at least MinBound).
+func NewChannel(bound int64) *Channel {
+	bound = max(bound, MinBound)
+	n := bound/(BatchBytes+batchOverhead) + 1
+	return &Channel{
+		Watermark: newWatermark(),
+		bound:     bound,
+		sem:       semaphore.NewWeighted(bound),
+		queue:     make(chan *Batch, n),
+		unused:    make(chan *Batch, n),
+	}
+}
+
+// EntryLimit is the size in bytes above which an entry does not travel in a batch but stays in the spool (Entry.Big).
+func (c *Channel) EntryLimit() int { return int(min(c.bound/8, 4<<20)) }
+
+// New returns an empty batch with room for BatchBytes, waiting until the bound allows it.
+func (c *Channel) New(ctx context.Context) (*Batch, error) {
+	const weight = BatchBytes + batchOverhead
+	if err := c.sem.Acquire(ctx, weight); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case b := <-c.unused:
+		b.weight = weight
+		return b, nil
+	default:
+	}
+	return &Batch{
+		Buf:     make([]byte, 0, BatchBytes),
+		Entries: make([]Entry, 0, BatchEntries),
+		weight:  weight,
+		home:    c,
+	}, nil
+}
+
+// Grow gives b, which was not sent yet, a buffer with room for at least want bytes that starts with what it held.
+func (c *Channel) Grow(ctx context.Context, b *Batch, want int) error {
+	size := max(2*cap(b.Buf), BatchBytes)
+	for size < want {
+		size *= 2
+	}
+	add := int64(size - cap(b.Buf))
+	if add <= 0 {
+		return nil
+	}
+	if b.weight+add > c.bound { // no single batch may wait for what it holds itself
+		add = max(0, c.bound-b.weight)
+	}
+	if err := c.sem.Acquire(ctx, add); err != nil {
+		return context.Cause(ctx)
+	}
+	b.weight += add
+	buf := make([]byte, len(b.Buf), size)
+	copy(buf, b.Buf)
+	b.Buf = buf
+	return nil
+}
+
+// Send hands b on. A batch without entries only moves the watermark, in its turn.
+func (c *Channel) Send(ctx context.Context, b *Batch) error {
+	n := len(b.Entries)
+	b.pending.Store(int32(n))
+	b.ticket = &ticket{end: b.End, entries: int64(n), read: time.Now(), snapshot: b.Snapshot}
+	c.Watermark.add(b.ticket)
+	if n == 0 {
+		c.complete(b)
+		return nil
+	}
+	select {
+	case c.queue <- b:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Batches is what the writer receives from. It is closed when the reader has ended.
+func (c *Channel) Batches() <-chan *Batch { return c.queue }
+
+// Close says that nothing more will be sent.
+func (c *Channel) Close() { close(c.queue) }
+
+// complete takes back a batch of which every entry is acknowledged.
+func (c *Channel) complete(b *Batch) {
+	t, weight := b.ticket, b.weight
+	if cap(b.Buf) == BatchBytes {
+		b.reset()
+		select {
+		case c.unused <- b:
+		default:
+		}
+	}
+	c.sem.Release(weight)
+	c.Watermark.complete(t)
+}

@@ -1,0 +1,99 @@
+// Package haul holds the nouns of keyhaul and the pipeline that they travel through: entries move in batches from a
+// Reader through a bounded Channel and the filters to a Writer, and a Watermark tells how far the target has
+// acknowledged them.
+package haul
+
+import (
+	"io"
+
+	"github.com/keyhaul/keyhaul/internal/command"
+)
+
+// Kind tells what an entry is.
+type Kind uint8
+
+// Kinds of entries.
+const (
+	KindKey         Kind = iota + 1 // a key of the snapshot: Batch.Keys
+	KindFunction                    // a function library of the snapshot: its code is the one of Batch.Keys' Value
+	KindCommand                     // one command of the stream: Batch.Commands
+	KindTransaction                 // MULTI … EXEC of the stream, without these two: Batch.Commands
+)
+
+// Span is a range of a batch's buffer, in bytes.
+type Span struct{ Off, Len uint32 }
+
+// Entry is one unit of work. Offsets are those of the stream for commands, and byte positions in the RDB for the
+// snapshot. An entry that was applied moves its link to End.
+type Entry struct {
+	Start, End int64
+	Kind       Kind
+	Drop       Drop   // set by a filter: the entry is counted and completes, but is not written
+	DB         int32  // database selected when the entry begins
+	First, N   uint32 // its elements in Batch.Keys or Batch.Commands
+	Raw        Span   // commands and transactions: all bytes in wire form, MULTI and EXEC included
+	Big        *Big   // set if the entry was too large to be kept in the batch
+}
+
+// Drop says why a filter took an entry out.
+type Drop uint8
+
+// Reasons of Drop.
+const (
+	DropNone     Drop = iota
+	DropSentinel      // PUBLISH __sentinel__:hello, which would join the Sentinels of source and target
+	dropReasons
+)
+
+func (d Drop) String() string {
+	return [...]string{"none", "sentinel-hello"}[d]
+}
+
+// Key is a key of the snapshot, as it stands in the RDB.
+type Key struct {
+	Name     Span
+	Prefix   Span // what precedes the type byte in the value's payload (key metadata), mostly empty
+	Value    Span // RDB bytes of the value without the type; only the first ones of it if the entry is Big
+	ExpireAt int64
+	Idle     int64 // seconds since the last access
+	Freq     uint8
+	Type     byte
+	Has      Has
+}
+
+// Has tells which optional fields of a Key are set.
+type Has uint8
+
+// Bits of Has.
+const (
+	HasExpire Has = 1 << iota
+	HasIdle
+	HasFreq
+)
+
+// Command is one command of the stream. Its arguments are Batch.Args[Arg:Arg+NArg].
+type Command struct {
+	Spec *command.Spec // nil if the command is unknown
+	Raw  Span
+	Arg  uint32
+	NArg uint32
+	DB   int32
+}
+
+// Big is what a batch does not hold of a large entry: it is read from the spool, in pieces, by the one who writes it.
+// For a command, Off and Len cover its wire form, and Args gives every argument relative to Off. For a key they cover
+// its value.
+type Big struct {
+	Bytes io.ReaderAt // by stream offset
+	Off   int64
+	Len   int64
+	Args  []BigSpan
+}
+
+// BigSpan is a range of bytes relative to Big.Off.
+type BigSpan struct{ Off, Len int64 }
+
+// Section returns the bytes of s.
+func (b *Big) Section(s BigSpan) *io.SectionReader {
+	return io.NewSectionReader(b.Bytes, b.Off+s.Off, s.Len)
+}

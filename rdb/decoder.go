@@ -1,0 +1,348 @@
+// Package rdb finds the objects of a Redis or Valkey snapshot by walking lengths, without decoding a value, and writes
+// them again as payloads of RESTORE or as plain strings.
+package rdb
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/keyhaul/keyhaul/internal/feed"
+)
+
+// Errors of a snapshot, wrapped in a *PositionError.
+var (
+	ErrCorrupt     = errors.New("corrupt snapshot")
+	ErrTruncated   = errors.New("truncated snapshot")
+	ErrUnsupported = errors.New("unsupported snapshot content")
+	ErrChecksum    = errors.New("checksum of the snapshot does not match")
+)
+
+// PositionError says where in a snapshot an error was met.
+type PositionError struct {
+	Offset int64 // byte position in the snapshot
+	DB     int
+	Key    string // empty outside a key
+	Err    error
+}
+
+func (e *PositionError) Error() string {
+	if e.Key == "" {
+		return fmt.Sprintf("snapshot byte %d: %v", e.Offset, e.Err)
+	}
+	return fmt.Sprintf("snapshot byte %d, key %q of database %d: %v", e.Offset, e.Key, e.DB, e.Err)
+}
+
+func (e *PositionError) Unwrap() error { return e.Err }
+
+// Opcodes (protocol §3).
+const (
+	opAuxEnterprise1 = 107
+	opAuxEnterprise2 = 121
+	op243            = 243 // by magic: Valkey slot import, or Redis key metadata
+	opSlotInfo       = 244
+	opFunction2      = 245
+	opFunctionPreGA  = 246
+	opModuleAux      = 247
+	opIdle           = 248
+	opFreq           = 249
+	opAux            = 250
+	opResizeDB       = 251
+	opExpireMS       = 252
+	opExpire         = 253
+	opSelectDB       = 254
+	opEOF            = 255
+)
+
+// Kind is what Next has found.
+type Kind uint8
+
+// Kinds of a Record.
+const (
+	KindKey Kind = iota + 1
+	KindFunction
+	KindEnd
+)
+
+// Span is a range of bytes relative to the start of the entry in hand.
+type Span struct{ Off, Len int64 }
+
+// Record is one thing of the snapshot that must reach the target. Its spans are relative to the entry that the window
+// has in hand; they are encoded forms: a name and a function's code are encoded strings.
+type Record struct {
+	Kind      Kind
+	DB        int
+	Type      byte
+	Name      Span
+	Prefix    Span // key metadata that belongs before the type in a payload
+	Value     Span
+	ExpireAt  int64 // milliseconds since 1970
+	Idle      int64 // seconds
+	Freq      byte
+	HasExpire bool
+	HasIdle   bool
+	HasFreq   bool
+}
+
+// Decoder walks one snapshot.
+type Decoder struct {
+	Valkey  bool // magic VALKEY
+	Version int
+	// StreamDB is the database that is selected where the stream begins (AUX repl-stream-db), -1 if not said.
+	StreamDB int
+	// Keys and its like are the sizes that the snapshot announces, summed over its databases; hints only.
+	Keys int64
+
+	w       *feed.Window
+	crc     uint64
+	db      int
+	scratch []byte
+}
+
+// NewDecoder walks the snapshot that src yields. Its window keeps entries of up to limit bytes.
+func NewDecoder(newWindow func(sum func([]byte)) *feed.Window) *Decoder {
+	d := &Decoder{StreamDB: -1}
+	d.w = newWindow(func(p []byte) { d.crc = CRC64(d.crc, p) })
+	return d
+}
+
+// Window is the view that the spans of a Record refer to.
+func (d *Decoder) Window() *feed.Window { return d.w }
+
+// Header reads the first nine bytes. It must be called once, first.
+func (d *Decoder) Header() error {
+	d.w.Begin()
+	h, err := d.w.Next(9)
+	if err != nil {
+		return d.fail(err, "")
+	}
+	switch {
+	case string(h[:5]) == "REDIS":
+		d.Version, err = strconv.Atoi(string(h[5:]))
+	case string(h[:6]) == "VALKEY":
+		d.Valkey = true
+		d.Version, err = strconv.Atoi(string(h[6:]))
+	default:
+		return d.fail(fmt.Errorf("%w: it does not begin with REDIS or VALKEY", ErrCorrupt), "")
+	}
+	if err != nil || d.Version < 1 {
+		return d.fail(fmt.Errorf("%w: bad version %q", ErrCorrupt, h), "")
+	}
+	if d.Valkey && d.Version > maxValkey || !d.Valkey && d.Version > maxRedis && d.Version < 80 {
+		return d.fail(fmt.Errorf("%w: RDB version %d, known are up to %d of Redis and %d of Valkey",
+			ErrUnsupported, d.Version, maxRedis, maxValkey), "")
+	}
+	return nil
+}
+
+// The newest versions whose every opcode and type is known here (protocol §3).
+const (
+	maxRedis  = 14
+	maxValkey = 80
+)
+
+// Next walks to the end of the next record. It returns KindEnd once, when the checksum was found right.
+func (d *Decoder) Next(r *Record) error {
+	d.w.Begin()
+	*r = Record{}
+	for {
+		op, err := d.w.Byte()
+		if err != nil {
+			return d.fail(err, "")
+		}
+		done, err := d.opcode(op, r)
+		if err != nil {
+			return d.fail(err, "")
+		}
+		if done {
+			return nil
+		}
+		if op < 240 && op != opAuxEnterprise1 && op != opAuxEnterprise2 {
+			r.Kind, r.Type, r.DB = KindKey, op, d.db
+			return d.key(r)
+		}
+	}
+}
+
+func (d *Decoder) key(r *Record) error {
+	from := d.w.Rel()
+	if err := d.name(); err != nil {
+		return d.fail(err, "")
+	}
+	r.Name = Span{from, d.w.Rel() - from}
+	from = d.w.Rel()
+	if err := d.value(r.Type); err != nil {
+		name, nameErr := AppendString(nil, d.w.Kept()[r.Name.Off:r.Name.Off+r.Name.Len])
+		if nameErr != nil {
+			name = []byte("?")
+		}
+		return d.fail(err, string(name))
+	}
+	r.Value = Span{from, d.w.Rel() - from}
+	return nil
+}
+
+// name passes a string that must stay in the window.
+func (d *Decoder) name() error {
+	n, special, err := d.length()
+	if err != nil {
+		return err
+	}
+	if special {
+		switch n {
+		case encInt8, encInt16, encInt32:
+			n = 1 << n
+		case encLZF:
+			if n, err = d.count(); err != nil {
+				return err
+			}
+			if err = d.num(); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("%w: unknown string encoding %d", ErrCorrupt, n)
+		}
+	}
+	if n > maxName {
+		return fmt.Errorf("%w: a name of %d bytes", ErrCorrupt, n)
+	}
+	return d.w.Keep(int(n))
+}
+
+const maxName = 512 << 20 // proto-max-bulk-len's default: no client can make a longer key
+
+// opcode handles everything but keys. done is set if r is complete.
+func (d *Decoder) opcode(op byte, r *Record) (done bool, err error) {
+	switch op {
+	case opEOF:
+		r.Kind = KindEnd
+		return true, d.end()
+	case opSelectDB:
+		var n uint64
+		if n, err = d.count(); err == nil && n > 1<<30 {
+			err = fmt.Errorf("%w: database %d", ErrCorrupt, n)
+		}
+		d.db = int(n)
+	case opExpire:
+		var p []byte
+		if p, err = d.w.Next(4); err == nil {
+			r.ExpireAt, r.HasExpire = int64(int32(binary.LittleEndian.Uint32(p)))*1000, true
+		}
+	case opExpireMS:
+		var p []byte
+		if p, err = d.w.Next(8); err == nil {
+			r.ExpireAt, r.HasExpire = int64(binary.LittleEndian.Uint64(p)), true
+		}
+	case opResizeDB:
+		var n uint64
+		if n, err = d.count(); err == nil {
+			d.Keys += int64(min(n, 1<<40))
+			err = d.num()
+		}
+	case opAux:
+		err = d.aux()
+	case opFreq:
+		r.HasFreq = true
+		r.Freq, err = d.w.Byte()
+	case opIdle:
+		var n uint64
+		n, err = d.count()
+		r.HasIdle, r.Idle = true, int64(min(n, 1<<40))
+	case opModuleAux:
+		err = all(d.num, d.moduleValue)
+	case opSlotInfo:
+		err = all(d.num, d.num, d.num)
+	case op243:
+		err = d.op243(r)
+	case opFunction2:
+		return true, d.function(r)
+	case opAuxEnterprise1, opAuxEnterprise2:
+		err = d.num()
+	case opFunctionPreGA:
+		err = fmt.Errorf("%w: functions of a 7.0 release candidate", ErrUnsupported)
+	default:
+		if op >= 240 {
+			err = fmt.Errorf("%w: opcode %d", ErrUnsupported, op)
+		}
+	}
+	return false, err
+}
+
+func (d *Decoder) function(r *Record) error {
+	r.Kind, r.DB = KindFunction, d.db
+	from := d.w.Rel()
+	if err := d.name(); err != nil {
+		return err
+	}
+	r.Value = Span{from, d.w.Rel() - from}
+	return nil
+}
+
+func (d *Decoder) op243(r *Record) error {
+	if d.Valkey { // a slot that is being imported: job name, ranges
+		return all(d.fixed(magicLength), func() error {
+			return d.times(func() error { return all(d.num, d.num) })
+		})
+	}
+	from := d.w.Rel() - 1
+	err := d.times(func() error { return all(d.fixed(4), d.moduleValue) })
+	r.Prefix = Span{from, d.w.Rel() - from}
+	return err
+}
+
+// aux reads a pair of names, of which few matter.
+func (d *Decoder) aux() error {
+	var pair [2][]byte
+	for i := range pair {
+		from := d.w.Rel()
+		if err := d.name(); err != nil {
+			return err
+		}
+		kept := d.w.Kept()
+		if from > int64(len(kept)) {
+			return fmt.Errorf("%w: metadata of %d bytes", ErrCorrupt, from)
+		}
+		dec, err := AppendString(d.scratch[:0], kept[from:])
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		d.scratch = dec
+		pair[i] = append([]byte(nil), dec...)
+	}
+	if string(pair[0]) == "repl-stream-db" {
+		n, err := strconv.Atoi(string(pair[1]))
+		if err != nil {
+			return fmt.Errorf("%w: repl-stream-db is %q", ErrCorrupt, pair[1])
+		}
+		d.StreamDB = n
+	}
+	return nil
+}
+
+// end checks the checksum, which covers all before it; 0 means that the server was told not to compute one.
+func (d *Decoder) end() error {
+	if d.Version < 5 {
+		return nil
+	}
+	d.w.Sync()
+	got := d.crc
+	p, err := d.w.Next(8)
+	if err != nil {
+		return err
+	}
+	if want := binary.LittleEndian.Uint64(p); want != 0 && want != got {
+		return fmt.Errorf("%w: %#016x, computed %#016x", ErrChecksum, want, got)
+	}
+	return nil
+}
+
+func (d *Decoder) fail(err error, key string) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: its bytes end here", ErrTruncated)
+	} else if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) && !errors.Is(err, ErrChecksum) {
+		return err // of the source of the bytes, not of the snapshot
+	}
+	return &PositionError{Offset: d.w.Offset(), DB: d.db, Key: key, Err: err}
+}

@@ -1,0 +1,163 @@
+package rdb
+
+import (
+	"encoding/binary"
+	"errors"
+	"strconv"
+)
+
+// ErrString says that bytes are no encoded string.
+var ErrString = errors.New("rdb: malformed string")
+
+// Encodings of a string (protocol §3).
+const (
+	encInt8 = iota
+	encInt16
+	encInt32
+	encLZF
+)
+
+// StringForm splits an encoded string: the plain bytes if it is stored as they are, else its encoding's bytes. size
+// is the length of the decoded string; of an integer it is the longest one that it may have.
+func StringForm(enc []byte) (plain []byte, size int, err error) {
+	if len(enc) == 0 {
+		return nil, 0, ErrString
+	}
+	if enc[0]>>6 == 3 {
+		return encodedForm(enc)
+	}
+	n, used, ok := sliceLength(enc)
+	if !ok || uint64(len(enc)-used) != n {
+		return nil, 0, ErrString
+	}
+	return enc[used:], int(n), nil
+}
+
+func encodedForm(enc []byte) ([]byte, int, error) {
+	switch enc[0] & 0x3f {
+	case encInt8, encInt16, encInt32:
+		if len(enc) != 1+1<<(enc[0]&0x3f) {
+			return nil, 0, ErrString
+		}
+		return nil, len("-2147483648"), nil
+	case encLZF:
+		_, used, ok := sliceLength(enc[1:])
+		if !ok {
+			return nil, 0, ErrString
+		}
+		raw, _, ok := sliceLength(enc[1+used:])
+		if !ok || raw > 1<<40 {
+			return nil, 0, ErrString
+		}
+		return nil, int(raw), nil
+	}
+	return nil, 0, ErrString
+}
+
+// AppendString appends the decoded form of an encoded string, which is the whole of enc.
+func AppendString(dst, enc []byte) ([]byte, error) {
+	plain, _, err := StringForm(enc)
+	if err != nil || plain != nil || enc[0]>>6 != 3 {
+		return append(dst, plain...), err
+	}
+	switch enc[0] & 0x3f {
+	case encInt8:
+		return strconv.AppendInt(dst, int64(int8(enc[1])), 10), nil
+	case encInt16:
+		return strconv.AppendInt(dst, int64(int16(binary.LittleEndian.Uint16(enc[1:]))), 10), nil
+	case encInt32:
+		return strconv.AppendInt(dst, int64(int32(binary.LittleEndian.Uint32(enc[1:]))), 10), nil
+	}
+	packed, used, _ := sliceLength(enc[1:])
+	enc = enc[1+used:]
+	raw, used, _ := sliceLength(enc)
+	enc = enc[used:]
+	if uint64(len(enc)) != packed {
+		return dst, ErrString
+	}
+	return appendLZF(dst, enc, int(raw))
+}
+
+// appendLZF appends the raw bytes that the LZF block in holds (redis src/lzf_d.c has the format): a control byte below
+// 32 precedes that many literals plus one; else it begins a back reference of three bits of length, extended by a
+// byte if all are set, and thirteen bits of distance.
+func appendLZF(dst, in []byte, raw int) ([]byte, error) {
+	start := len(dst)
+	for len(in) > 0 {
+		ctrl := int(in[0])
+		in = in[1:]
+		if ctrl < 32 {
+			n := ctrl + 1
+			if n > len(in) || len(dst)-start+n > raw {
+				return dst, ErrString
+			}
+			dst = append(dst, in[:n]...)
+			in = in[n:]
+			continue
+		}
+		n := ctrl >> 5
+		if n == 7 {
+			if len(in) == 0 {
+				return dst, ErrString
+			}
+			n += int(in[0])
+			in = in[1:]
+		}
+		if len(in) == 0 {
+			return dst, ErrString
+		}
+		from := len(dst) - (ctrl&0x1f)<<8 - int(in[0]) - 1
+		in = in[1:]
+		n += 2
+		if from < start || len(dst)-start+n > raw {
+			return dst, ErrString
+		}
+		dst = appendFrom(dst, from, n)
+	}
+	if len(dst)-start != raw {
+		return dst, ErrString
+	}
+	return dst, nil
+}
+
+// appendFrom appends n bytes from index from of dst itself, which may overlap what is appended.
+func appendFrom(dst []byte, from, n int) []byte {
+	for n > 0 {
+		step := min(n, len(dst)-from)
+		dst = append(dst, dst[from:from+step]...)
+		from += step
+		n -= step
+	}
+	return dst
+}
+
+// sliceLength reads a length encoding that is no special one.
+func sliceLength(b []byte) (n uint64, used int, ok bool) {
+	if len(b) == 0 {
+		return 0, 0, false
+	}
+	switch {
+	case b[0]>>6 == 0:
+		return uint64(b[0]), 1, true
+	case b[0]>>6 == 1 && len(b) >= 2:
+		return uint64(b[0]&0x3f)<<8 | uint64(b[1]), 2, true
+	case b[0] == 0x80 && len(b) >= 5:
+		return uint64(binary.BigEndian.Uint32(b[1:])), 5, true
+	case b[0] == 0x81 && len(b) >= 9:
+		return binary.BigEndian.Uint64(b[1:]), 9, true
+	}
+	return 0, 0, false
+}
+
+// AppendLength appends the length encoding of n.
+func AppendLength(dst []byte, n uint64) []byte {
+	switch {
+	case n < 1<<6:
+		return append(dst, byte(n))
+	case n < 1<<14:
+		return append(dst, 0x40|byte(n>>8), byte(n))
+	case n < 1<<32:
+		return binary.BigEndian.AppendUint32(append(dst, 0x80), uint32(n))
+	}
+	return binary.BigEndian.AppendUint64(append(dst, 0x81), n)
+}
