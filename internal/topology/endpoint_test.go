@@ -65,7 +65,7 @@ func TestParseErrorsSayWhatToDo(t *testing.T) {
 		"unix://secretpassword/x":                "must be absolute",
 		"unix://u:secretpassword@/":              "no valid path",
 		"unix://u:secretpassword@/run/s.sock?a=": "settings of their own",
-		"": "no scheme",
+		"":                                       "no scheme",
 	} {
 		_, err := Parse(in)
 		if err == nil || !strings.Contains(err.Error(), want) {
