@@ -13,9 +13,9 @@ import (
 	"github.com/keyhaul/keyhaul/internal/resp"
 )
 
-// side is one of the two that Compare reads: a server, or the primaries of a cluster.
+// side is one of the two that Compare reads, or the one that load goes to: a server, or the primaries of a cluster.
 type side struct {
-	name  string // source or target, for messages
+	name  string // source, target or load, for messages
 	ep    Endpoint
 	nodes []string
 	table []string // owner of each slot, nil for a server without cluster
@@ -27,12 +27,12 @@ type side struct {
 	fieldTTLs      bool // some hash has fields with deadlines
 }
 
-// openSide learns what a side is and can do.
-func openSide(ctx context.Context, name string, ep Endpoint) (*side, error) {
+// newSide learns which nodes a side has.
+func newSide(ctx context.Context, name string, ep Endpoint) (*side, error) {
 	if len(ep.Addrs) == 0 {
-		return nil, fmt.Errorf("redistest: compare: no address of the %s", name)
+		return nil, fmt.Errorf("redistest: no address of the %s", name)
 	}
-	s := &side{name: name, ep: ep, nodes: ep.Addrs[:1]}
+	s := &side{name: name, ep: ep}
 	p, err := s.anyNode(ctx)
 	if err != nil {
 		return nil, err
@@ -43,17 +43,32 @@ func openSide(ctx context.Context, name string, ep Endpoint) (*side, error) {
 		return nil, err
 	}
 	s.nodes = []string{p.addr}
-	if parseInfo(info.Text)["cluster_enabled"] == "1" {
-		r, err := p.do(ctx, "CLUSTER", "SLOTS")
-		if err != nil {
-			return nil, err
-		}
-		host, _, _ := net.SplitHostPort(p.addr)
-		if s.table, err = parseSlots(r, host); err != nil {
-			return nil, fmt.Errorf("%w (%s)", err, name)
-		}
-		s.nodes = slices.Compact(slices.Sorted(slices.Values(s.table)))
+	if parseInfo(info.Text)["cluster_enabled"] != "1" {
+		return s, nil
 	}
+	r, err := p.do(ctx, "CLUSTER", "SLOTS")
+	if err != nil {
+		return nil, err
+	}
+	host, _, _ := net.SplitHostPort(p.addr)
+	if s.table, err = parseSlots(r, host); err != nil {
+		return nil, fmt.Errorf("%w (%s)", err, name)
+	}
+	s.nodes = slices.Compact(slices.Sorted(slices.Values(s.table)))
+	return s, nil
+}
+
+// openSide learns what a side is, can do and holds.
+func openSide(ctx context.Context, name string, ep Endpoint) (*side, error) {
+	s, err := newSide(ctx, name, ep)
+	if err != nil {
+		return nil, err
+	}
+	p, err := ep.pipe(ctx, s.nodes[0])
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
 	for known, command := range map[*bool][]string{
 		&s.deadlines:      {"PEXPIRETIME", "k"},
 		&s.digest:         {"DEBUG", "DIGEST-VALUE", "k"},
@@ -81,7 +96,7 @@ func (s *side) anyNode(ctx context.Context) (*pipe, error) {
 		}
 		errs = append(errs, err)
 	}
-	return nil, fmt.Errorf("redistest: compare: no address of the %s answers: %w", s.name, errors.Join(errs...))
+	return nil, fmt.Errorf("redistest: no address of the %s answers: %w", s.name, errors.Join(errs...))
 }
 
 // learnDatabases finds the databases that hold keys on any node, and whether hashes have fields with deadlines.
@@ -228,7 +243,7 @@ func (s *session) ask(ctx context.Context, db int, keys []string, commands func(
 			replies = replies[counts[n]:]
 			for _, r := range mine {
 				if err := r.Err(); err != nil && r.Text != noSuchKey {
-					return fmt.Errorf("redistest: compare: %s %s: key %s: %w", s.name, addr, quote(keys[i]), err)
+					return fmt.Errorf("redistest: %s %s: key %s: %w", s.name, addr, quote(keys[i]), err)
 				}
 			}
 			if err := take(i, mine); err != nil {
