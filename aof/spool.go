@@ -554,3 +554,10 @@ func (s *Spool) ReadAt(p []byte, off int64) (int, error) {
 	}
 	return done, nil
 }
+
+// DiskError returns why the last write to disk failed, nil if it did not.
+func (s *Spool) DiskError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.diskErr
+}

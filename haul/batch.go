@@ -16,6 +16,7 @@ type Batch struct {
 	Keys     []Key
 	Commands []Command
 	Args     []Span
+	Extra    []byte // decoded names that the buffer does not have
 
 	Snapshot bool     // entries of the snapshot; End.Offset then counts bytes of the RDB
 	End      Position // where the link stands once the whole batch is applied
@@ -38,6 +39,9 @@ func (b *Batch) CommandsOf(e *Entry) []Command { return b.Commands[e.First : e.F
 // KeyOf returns the key of a snapshot entry.
 func (b *Batch) KeyOf(e *Entry) *Key { return &b.Keys[e.First] }
 
+// Expect says that n more parts must be Done than the batch has entries, because an entry is written in parts.
+func (b *Batch) Expect(n int) { b.pending.Add(int32(n)) }
+
 // Done acknowledges n more entries of the batch. After the last one the batch must not be touched any more.
 func (b *Batch) Done(n int) {
 	if b.pending.Add(int32(-n)) == 0 {
@@ -47,9 +51,11 @@ func (b *Batch) Done(n int) {
 
 func (b *Batch) reset() {
 	b.Buf = b.Buf[:0]
+	clear(b.Entries)
 	b.Entries = b.Entries[:0]
 	clear(b.Commands)
-	b.Keys, b.Commands, b.Args = b.Keys[:0], b.Commands[:0], b.Args[:0]
+	clear(b.Keys)
+	b.Keys, b.Commands, b.Args, b.Extra = b.Keys[:0], b.Commands[:0], b.Args[:0], b.Extra[:0]
 	b.Snapshot, b.ticket = false, nil
 	b.End = Position{}
 }

@@ -101,6 +101,9 @@ func (c *Channel) Send(ctx context.Context, b *Batch) error {
 	}
 }
 
+// Discard takes back a batch of New that will not be sent.
+func (c *Channel) Discard(b *Batch) { c.free(b) }
+
 // Batches is what the writer receives from. It is closed when the reader has ended.
 func (c *Channel) Batches() <-chan *Batch { return c.queue }
 
@@ -109,7 +112,14 @@ func (c *Channel) Close() { close(c.queue) }
 
 // complete takes back a batch of which every entry is acknowledged.
 func (c *Channel) complete(b *Batch) {
-	t, weight := b.ticket, b.weight
+	t := b.ticket
+	c.free(b)
+	c.Watermark.complete(t)
+}
+
+// free takes back the buffers of b.
+func (c *Channel) free(b *Batch) {
+	weight := b.weight
 	if cap(b.Buf) == BatchBytes {
 		b.reset()
 		select {
@@ -118,5 +128,4 @@ func (c *Channel) complete(b *Batch) {
 		}
 	}
 	c.sem.Release(weight)
-	c.Watermark.complete(t)
 }

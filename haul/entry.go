@@ -15,7 +15,7 @@ type Kind uint8
 // Kinds of entries.
 const (
 	KindKey         Kind = iota + 1 // a key of the snapshot: Batch.Keys
-	KindFunction                    // a function library of the snapshot: its code is the one of Batch.Keys' Value
+	KindFunction                    // a function library of the snapshot: its code is the Name in Batch.Keys
 	KindCommand                     // one command of the stream: Batch.Commands
 	KindTransaction                 // MULTI … EXEC of the stream, without these two: Batch.Commands
 )
@@ -31,7 +31,6 @@ type Entry struct {
 	Drop       Drop   // set by a filter: the entry is counted and completes, but is not written
 	DB         int32  // database selected when the entry begins
 	First, N   uint32 // its elements in Batch.Keys or Batch.Commands
-	Raw        Span   // commands and transactions: all bytes in wire form, MULTI and EXEC included
 	Big        *Big   // set if the entry was too large to be kept in the batch
 }
 
@@ -42,20 +41,21 @@ type Drop uint8
 const (
 	DropNone     Drop = iota
 	DropSentinel      // PUBLISH __sentinel__:hello, which would join the Sentinels of source and target
-	dropReasons
+	DropTopology      // CLUSTER …, TRIMSLOTS: about the nodes of the source's cluster
 )
 
 func (d Drop) String() string {
-	return [...]string{"none", "sentinel-hello"}[d]
+	return [...]string{"none", "sentinel-hello", "cluster-topology"}[d]
 }
 
 // Key is a key of the snapshot, as it stands in the RDB.
 type Key struct {
-	Name     Span
-	Prefix   Span // what precedes the type byte in the value's payload (key metadata), mostly empty
-	Value    Span // RDB bytes of the value without the type; only the first ones of it if the entry is Big
-	ExpireAt int64
-	Idle     int64 // seconds since the last access
+	Name     []byte // decoded
+	Prefix   Span   // what precedes the type byte in the value's payload (key metadata), mostly empty
+	Value    Span   // RDB bytes of the value without the type; empty if the entry is Big
+	ExpireAt int64  // unix milliseconds
+	Idle     int64  // seconds since the last access
+	Footer   uint16 // smallest RDB version that knows the value
 	Freq     uint8
 	Type     byte
 	Has      Has

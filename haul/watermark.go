@@ -98,6 +98,13 @@ func (w *Watermark) Start(p Position) {
 	w.mu.Unlock()
 }
 
+// Restart forgets the progress of a snapshot that is sent again from its beginning.
+func (w *Watermark) Restart() {
+	w.mu.Lock()
+	w.snapshot, w.keys = 0, 0
+	w.mu.Unlock()
+}
+
 // Stream returns the position up to which the stream is applied. Its offset is -1 while there is none, because the
 // snapshot is not on the target yet.
 func (w *Watermark) Stream() Position {

@@ -1,0 +1,114 @@
+package haul
+
+import (
+	"sort"
+	"sync"
+	"time"
+)
+
+// Phase is what a link does at the moment.
+type Phase string
+
+// Phases of a link.
+const (
+	PhaseConnecting Phase = "connecting"
+	PhaseSnapshot   Phase = "snapshot"
+	PhaseStreaming  Phase = "streaming"
+	PhaseCaughtUp   Phase = "caught-up"
+	PhaseWaiting    Phase = "waiting"
+)
+
+// LinkStatus is the state of one link. Offsets are positions in the source's replication stream; -1 means none yet.
+type LinkStatus struct {
+	Source          string  `json:"source"`
+	Phase           Phase   `json:"phase"`
+	ReplID          string  `json:"replication_id"`
+	SnapshotBytes   int64   `json:"snapshot_bytes"`
+	SnapshotTotal   int64   `json:"snapshot_bytes_total"` // 0: the source does not say (diskless)
+	SnapshotKeys    int64   `json:"snapshot_keys"`
+	SnapshotKeysAll int64   `json:"snapshot_keys_total"`
+	SnapshotDone    bool    `json:"snapshot_done"`
+	SourceOffset    int64   `json:"source_offset"`
+	Received        int64   `json:"received_offset"`
+	Applied         int64   `json:"applied_offset"`
+	DB              int32   `json:"applied_db"`
+	Spooled         int64   `json:"spooled_bytes"`
+	LagBytes        int64   `json:"lag_bytes"`
+	LagSeconds      float64 `json:"lag_seconds"`
+	RunwaySeconds   float64 `json:"backlog_runway_seconds"` // until the source's backlog is overrun; -1: unknown
+	Entries         int64   `json:"entries_applied"`
+	Reconnects      int64   `json:"reconnects"`
+	FullSyncs       int64   `json:"full_syncs"`
+	PartialSyncs    int64   `json:"partial_syncs"`
+	Connected       bool    `json:"connected"`
+}
+
+// LaneStatus is the state of one connection to the target.
+type LaneStatus struct {
+	Address    string  `json:"address"`
+	State      string  `json:"state"`
+	Entries    int64   `json:"entries_in_flight"`
+	Bytes      int64   `json:"bytes_in_flight"`
+	Written    int64   `json:"bytes_written"`
+	LastReply  float64 `json:"seconds_since_reply"`
+	Pings      int64   `json:"pings"`
+	Reconnects int64   `json:"reconnects"`
+	Redirects  int64   `json:"redirects"`
+}
+
+// WriterStatus is the state of a writer.
+type WriterStatus struct {
+	Target  string           `json:"target"`
+	Mode    string           `json:"mode"` // standalone or cluster
+	Ready   bool             `json:"ready"`
+	Lanes   []LaneStatus     `json:"lanes"`
+	Counts  map[string]int64 `json:"counts"` // what was not simply applied, by name
+	Resends int64            `json:"resends"`
+}
+
+// Wait is something that keyhaul waits for.
+type Wait struct {
+	Who    string    `json:"who"`
+	Cause  string    `json:"cause"`
+	Remedy string    `json:"remedy"`
+	Since  time.Time `json:"since"`
+}
+
+// Waits is the set of things waited for, one for each who. It may be used by many goroutines.
+type Waits struct {
+	mu   sync.Mutex
+	list map[string]Wait
+}
+
+// Set notes what who waits for; the time stays that of the first call since Clear.
+func (w *Waits) Set(who, cause, remedy string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.list == nil {
+		w.list = make(map[string]Wait)
+	}
+	since := time.Now()
+	if old, ok := w.list[who]; ok {
+		since = old.Since
+	}
+	w.list[who] = Wait{Who: who, Cause: cause, Remedy: remedy, Since: since}
+}
+
+// Clear says that who waits no longer.
+func (w *Waits) Clear(who string) {
+	w.mu.Lock()
+	delete(w.list, who)
+	w.mu.Unlock()
+}
+
+// List returns what is waited for, oldest first.
+func (w *Waits) List() []Wait {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := make([]Wait, 0, len(w.list))
+	for _, x := range w.list {
+		all = append(all, x)
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Since.Before(all[j].Since) })
+	return all
+}

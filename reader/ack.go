@@ -1,0 +1,237 @@
+package reader
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
+)
+
+const (
+	ackEvery     = time.Second
+	ackFirst     = 100 * time.Millisecond // a diskless source may miss the first ones (protocol §1)
+	pollEvery    = time.Second
+	runwayWindow = 30 // polls that the write rate of the source is taken from
+)
+
+func (p *PSYNC) setConn(c *resp.Conn) {
+	p.mu.Lock()
+	old := p.conn
+	p.conn = c
+	p.status.Connected = c != nil
+	p.mu.Unlock()
+	if old != nil && old != c {
+		_ = old.Close()
+	}
+}
+
+func (p *PSYNC) currentConn() *resp.Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.conn
+}
+
+// ack asks for an ACK to be sent now.
+func (p *PSYNC) ack() {
+	select {
+	case p.ackNow <- struct{}{}:
+	default:
+	}
+}
+
+// getack notes that the source asks how far the target is, at offset.
+func (p *PSYNC) getack(offset int64) {
+	p.mu.Lock()
+	p.getacks = append(p.getacks, offset)
+	p.mu.Unlock()
+	p.ack()
+}
+
+// acknowledge tells the source once a second, and whenever it asks, up to where the target has applied its stream. It
+// removes what the spool need not hold any longer.
+func (p *PSYNC) acknowledge(ctx context.Context, s *fullSync) error {
+	keep := retention{window: p.cfg.Retain, bytes: p.cfg.RetainBytes}
+	for {
+		wait := ackEvery
+		if p.awaiting.Load() {
+			wait = ackFirst
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-p.ackNow:
+		case <-p.asked():
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+		timer.Stop()
+		p.sendAck(s)
+		p.trim(s, &keep)
+	}
+}
+
+// asked returns a channel that is closed when the oldest GETACK can be answered with the truth; nil if there is none.
+func (p *PSYNC) asked() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.getacks) == 0 {
+		return nil
+	}
+	return p.out.Watermark.Reached(p.getacks[0])
+}
+
+func (p *PSYNC) sendAck(s *fullSync) {
+	offset := p.out.Watermark.Stream().Offset
+	p.mu.Lock()
+	for len(p.getacks) > 0 && p.getacks[0] <= offset {
+		p.getacks = p.getacks[1:]
+	}
+	c := p.conn
+	p.mu.Unlock()
+	if p.cfg.AckReceived {
+		offset = s.stream.End()
+	}
+	if !s.applied.Load() {
+		offset = 0
+	}
+	if c == nil {
+		return
+	}
+	select {
+	case <-s.whole:
+	default:
+		return // before the end of the snapshot an ACK means nothing to the source
+	}
+	_ = c.SetWriteDeadline(time.Now().Add(ackEvery))
+	if _, err := c.Write(resp.AppendCommand(nil, "REPLCONF", "ACK", strconv.FormatInt(offset, 10))); err != nil {
+		_ = c.Close() // the receiver notices
+	}
+}
+
+// retention decides how far the stream's spool may be trimmed: what was applied stays for a while, because a target
+// that fails over may have to be given it again.
+type retention struct {
+	window  time.Duration
+	bytes   int64
+	samples []retained
+}
+
+type retained struct {
+	at     time.Time
+	offset int64
+}
+
+func (r *retention) limit(now time.Time, applied int64) int64 {
+	if n := len(r.samples); n == 0 || now.Sub(r.samples[n-1].at) >= time.Second {
+		r.samples = append(r.samples, retained{now, applied})
+	}
+	limit := applied - r.bytes
+	for len(r.samples) > 0 && now.Sub(r.samples[0].at) >= r.window {
+		limit = max(limit, r.samples[0].offset)
+		r.samples = r.samples[1:]
+	}
+	return limit
+}
+
+func (p *PSYNC) trim(s *fullSync, keep *retention) {
+	if !s.applied.Load() {
+		if p.cfg.Dir == "" || p.budget.Used() > p.budget.Max/2 {
+			s.snapshot.Trim(p.out.Watermark.Progress().SnapshotBytes)
+		}
+		return
+	}
+	applied := p.out.Watermark.Stream().Offset
+	limit := keep.limit(time.Now(), applied)
+	if p.cfg.Dir == "" || p.budget.Used() > p.budget.Max/2 {
+		limit = applied
+	}
+	s.stream.Trim(limit)
+}
+
+// poll is what the source said of itself at a time.
+type poll struct {
+	at     time.Time
+	offset int64
+}
+
+// watch asks the source each second how far its own stream is.
+func (p *PSYNC) watch(ctx context.Context) error {
+	var client rueidis.Client
+	defer func() {
+		if client != nil {
+			client.Close()
+		}
+	}()
+	for {
+		if client == nil {
+			if c, err := p.cfg.Dialer.Client(ctx, p.address()); err == nil {
+				client = c
+			}
+		}
+		if client != nil {
+			node, err := topology.InspectClient(ctx, client)
+			if err == nil {
+				p.polledNode(node)
+			} else {
+				client.Close()
+				client = nil
+			}
+		}
+		select {
+		case <-time.After(pollEvery):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// address is where the link is connected to, or would be first.
+func (p *PSYNC) address() string { return p.cfg.Dialer.Endpoint.Addrs[0] }
+
+func (p *PSYNC) polledNode(n topology.Node) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status.SourceOffset = n.MasterReplOffset
+	p.polled = append(p.polled, poll{time.Now(), n.MasterReplOffset})
+	if len(p.polled) > runwayWindow {
+		p.polled = p.polled[1:]
+	}
+	first, last := p.polled[0], p.polled[len(p.polled)-1]
+	p.status.RunwaySeconds = -1
+	if took := last.at.Sub(first.at).Seconds(); took > 0 && last.offset > first.offset && n.Backlog.Active {
+		rate := float64(last.offset-first.offset) / took
+		p.status.RunwaySeconds = float64(n.Backlog.Size) / rate
+	}
+}
+
+// inspect asks the source about itself until it answers.
+func (p *PSYNC) inspect(ctx context.Context) (topology.Node, error) {
+	for {
+		node, err := p.ask(ctx)
+		if err == nil {
+			return node, nil
+		}
+		if err := p.retry(ctx, fmt.Errorf("INFO: %w", err), "asking the source for its offset"); err != nil {
+			return node, err
+		}
+	}
+}
+
+func (p *PSYNC) ask(ctx context.Context) (topology.Node, error) {
+	c, err := p.cfg.Dialer.Client(ctx, p.address())
+	if err != nil {
+		return topology.Node{}, err
+	}
+	defer c.Close()
+	node, err := topology.InspectClient(ctx, c)
+	if err == nil && node.Loading {
+		err = fmt.Errorf("%w: the source is loading", errNotNow)
+	}
+	return node, err
+}

@@ -1,0 +1,300 @@
+package reader
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/keyhaul/keyhaul/aof"
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
+)
+
+// snapshotLost says that the source stopped sending in the middle of its snapshot: only a new one helps.
+type snapshotLost struct{ err error }
+
+func (e *snapshotLost) Error() string { return "the snapshot broke off: " + e.err.Error() }
+func (e *snapshotLost) Unwrap() error { return e.err }
+
+// receive takes everything that the source sends into the spools, as fast as it comes, and connects again when the
+// connection is lost.
+func (p *PSYNC) receive(ctx context.Context, s *fullSync) error {
+	conn := p.currentConn()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	err := p.receiveSnapshot(ctx, conn, s)
+	if err == nil {
+		s.snapshot.Finish()
+		close(s.whole)
+		if s.header.mark != "" {
+			p.awaiting.Store(true)
+		}
+		p.ack()
+		err = p.receiveStream(ctx, conn, s.stream)
+	} else if ctx.Err() == nil {
+		stop()
+		return &snapshotLost{err}
+	}
+	for {
+		stop()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		p.setConn(nil)
+		if conn, err = p.resume(ctx, s, err); err != nil {
+			return err
+		}
+		stop = context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+		err = p.receiveStream(ctx, conn, s.stream)
+	}
+}
+
+// receiveSnapshot takes the payload into the snapshot's spool. A spool at its limit stalls the source here: to close
+// the connection would mean to begin again, with the same end.
+func (p *PSYNC) receiveSnapshot(ctx context.Context, c *resp.Conn, s *fullSync) error {
+	buf := make([]byte, 256<<10)
+	held := 0 // bytes at the start of buf that may be the end mark
+	for left := s.header.length; left != 0; {
+		room := buf[held:]
+		if left > 0 {
+			room = room[:min(left, int64(len(room)))]
+		}
+		n, err := p.read(ctx, c, room)
+		if err != nil {
+			return orCause(ctx, err)
+		}
+		if left > 0 {
+			left -= int64(n)
+			err = p.keepSnapshot(ctx, s.snapshot, room[:n])
+		} else {
+			got := buf[:held+n]
+			if bytes.HasSuffix(got, []byte(s.header.mark)) {
+				return p.keepSnapshot(ctx, s.snapshot, got[:len(got)-markLength])
+			}
+			if keep := len(got) - markLength; keep > 0 {
+				err = p.keepSnapshot(ctx, s.snapshot, got[:keep])
+				got = got[keep:]
+			}
+			held = copy(buf, got)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *PSYNC) keepSnapshot(ctx context.Context, spool *aof.Spool, b []byte) error {
+	const every = 10 * time.Second
+	var warned time.Time
+	for {
+		err := spool.Write(ctx, b)
+		if !errors.Is(err, aof.ErrFull) {
+			return err
+		}
+		if time.Since(warned) > every {
+			p.cfg.Log.Error().Err(err).Int64("limit", p.budget.Max).
+				Msg("the snapshot does not fit into the spool: the source is stalled until the target has taken more; raise spool.max-bytes")
+			warned = time.Now()
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// read reads once, for no longer than a live source is silent.
+func (p *PSYNC) read(ctx context.Context, c *resp.Conn, room []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(p.cfg.ReplyTimeout)); err != nil {
+		return 0, err
+	}
+	if ctx.Err() != nil { // its end sets a deadline too, which the one above may have overwritten
+		return 0, context.Cause(ctx)
+	}
+	n, err := c.Reader.Read(room)
+	if n > 0 {
+		return n, nil
+	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the source closed the connection")
+	}
+	return 0, err
+}
+
+// receiveStream takes the stream into its spool until the connection is lost or the spool is full.
+func (p *PSYNC) receiveStream(ctx context.Context, c *resp.Conn, spool *aof.Spool) error {
+	for {
+		room, err := spool.Buffer(ctx)
+		if err != nil {
+			return err
+		}
+		n, err := p.read(ctx, c, room)
+		if err != nil {
+			return orCause(ctx, err)
+		}
+		p.awaiting.Store(false)
+		p.backoff.Reset()
+		spool.Commit(n)
+	}
+}
+
+// resume connects again after cause, and continues the stream behind what was received.
+func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Conn, error) {
+	if errors.Is(cause, aof.ErrFull) {
+		if err := p.waitForRoom(ctx, cause); err != nil {
+			return nil, err
+		}
+	} else {
+		p.cfg.Log.Warn().Err(cause).Msg("the connection to the source is lost")
+	}
+	for {
+		conn, err := p.connect(ctx, 0)
+		if err != nil {
+			return nil, err
+		}
+		if err = p.continueAt(ctx, conn, s.stream.End()); err == nil {
+			p.setConn(conn)
+			p.mu.Lock()
+			p.status.Reconnects++
+			p.status.PartialSyncs++
+			p.mu.Unlock()
+			p.cfg.Waits.Clear(p.who)
+			p.cfg.Log.Info().Int64("offset", s.stream.End()).Msg("the stream of the source continues")
+			p.ack()
+			return conn, nil
+		}
+		_ = conn.Close()
+		if err := p.retry(ctx, err, "the stream of the source could not be continued"); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// continueAt asks for the stream behind offset, if INFO says that the source still has it: an attempt that fails
+// would cost it a fork.
+func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, offset int64) error {
+	p.mu.Lock()
+	node, id := p.node, p.lineage.ReplID
+	p.mu.Unlock()
+	if err := historyLeft(node, id, offset); err != nil {
+		return err
+	}
+	r, err := p.psync(ctx, c, id, offset)
+	if err != nil {
+		return err
+	}
+	if r.full {
+		return historyLost("the source has begun a new history", offset, node)
+	}
+	if r.id != "" && r.id != id {
+		p.mu.Lock()
+		p.lineage.ReplID, p.status.ReplID = r.id, r.id
+		p.mu.Unlock()
+		p.cfg.Log.Info().Str("replication_id", r.id).Msg("the source goes on under a new replication id: it was failed over")
+	}
+	return nil
+}
+
+// historyLeft tells whether the node can continue history id behind offset (protocol §1).
+func historyLeft(n topology.Node, id string, offset int64) error {
+	want := offset + 1
+	known := id == n.ReplID || id == n.ReplID2 && want <= n.SecondReplOffset
+	switch {
+	case !known:
+		return historyLost("it has another replication history now", offset, n)
+	case !n.Backlog.Active:
+		return historyLost("it keeps no backlog", offset, n)
+	case want < n.Backlog.First || want > n.Backlog.First+n.Backlog.Length:
+		return historyLost("its backlog does not reach", offset, n)
+	}
+	return nil
+}
+
+func historyLost(why string, offset int64, n topology.Node) error {
+	missing := n.MasterReplOffset - offset
+	return haul.Errorf(haul.ExitHistoryLost,
+		"start keyhaul again with --existing flush or replace for a new full copy; "+
+			fmt.Sprintf("a repl-backlog-size above %d bytes on the source would have sufficed this time", max(missing, 1<<20)),
+		"the source cannot continue behind offset %d: %s (replication id %s, at offset %d, backlog from %d, %d bytes)",
+		offset, why, n.ReplID, n.MasterReplOffset, n.Backlog.First, n.Backlog.Length)
+}
+
+// waitForRoom closes the connection, since a stalled one would stall the source's other replicas, and waits until
+// half of the spool is free.
+func (p *PSYNC) waitForRoom(ctx context.Context, cause error) error {
+	who := "spool"
+	p.cfg.Waits.Set(who, fmt.Sprintf("it holds %d of %d bytes: %v", p.budget.Used(), p.budget.Max, cause),
+		"make the target faster, or raise spool.max-bytes; reading goes on when half of it is free")
+	defer p.cfg.Waits.Clear(who)
+	p.cfg.Log.Error().Err(cause).Int64("limit", p.budget.Max).
+		Msg("reading from the source is stopped: the spool is full; the source's backlog must last until half of it is free")
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for p.budget.Used() > p.budget.Max/2 || p.spool.Load().DiskError() != nil {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// mayRepeat decides whether a broken snapshot is asked for again.
+func (p *PSYNC) mayRepeat(ctx context.Context, lost *snapshotLost) error {
+	recent := 0
+	for _, t := range p.started {
+		if time.Since(t) < time.Hour {
+			recent++
+		}
+	}
+	if recent >= 2 {
+		return haul.Errorf(haul.ExitFailed,
+			"see the source's log; raise its client-output-buffer-limit for replicas and its repl-timeout, then start again",
+			"two full syncs within an hour broke off, a third is not asked for: %w", lost)
+	}
+	p.cfg.Log.Warn().Err(lost).Str("keys_written_so_far", string(p.cfg.RepeatSnapshot)).
+		Msg("the snapshot broke off and is asked for again")
+	// what was read of it is written first, so that the next one comes after it
+	if err := p.out.Watermark.Drain(ctx); err != nil {
+		return err
+	}
+	p.out.Watermark.Restart()
+	if p.cfg.RepeatSnapshot != RepeatFlush {
+		p.cfg.Log.Warn().Msg("keys that the source deletes before the next snapshot stay on the target")
+		return nil
+	}
+	return p.flushTarget(ctx)
+}
+
+// flushTarget sends a FLUSHALL down the pipeline and waits until it is done.
+func (p *PSYNC) flushTarget(ctx context.Context) error {
+	b, err := p.out.New(ctx)
+	if err != nil {
+		return err
+	}
+	raw := resp.AppendCommand(b.Buf[:0], "FLUSHALL")
+	b.Buf = raw
+	b.Args = append(b.Args, haul.Span{Off: uint32(len(raw) - len("FLUSHALL\r\n")), Len: uint32(len("FLUSHALL"))})
+	b.Commands = append(b.Commands, haul.Command{Spec: lookup("FLUSHALL"), Raw: haul.Span{Len: uint32(len(raw))}, NArg: 1})
+	b.Entries = append(b.Entries, haul.Entry{Kind: haul.KindCommand, N: 1})
+	b.Snapshot = true
+	if err := p.out.Send(ctx, b); err != nil {
+		return err
+	}
+	return p.out.Watermark.Drain(ctx)
+}
+
+// snapshotError tells a snapshot that broke off from one that is wrong.
+func (p *PSYNC) snapshotError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return haul.Errorf(haul.ExitFailed, "check the source with redis-check-rdb on a copy of its dump; the target holds a part of the data",
+		"%w", err)
+}
