@@ -1,0 +1,167 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyhaul/keyhaul/internal/topology"
+)
+
+// Values of settings that are compared elsewhere.
+const (
+	untilSnapshot = "snapshot"
+	untilCaughtUp = "caught-up"
+
+	existingFail    = "fail"
+	existingReplace = "replace"
+	existingSkip    = "skip"
+	existingFlush   = "flush"
+
+	onErrorStop = "stop"
+	onErrorHold = "hold"
+	onErrorSkip = "skip"
+
+	ackApplied  = "applied"
+	ackReceived = "received"
+
+	formatAuto    = "auto"
+	formatConsole = "console"
+	formatJSON    = "json"
+)
+
+// config is what keyhaul runs with, after flags, environment, file and defaults. It holds secrets, in Source and
+// Target, which print without them.
+type config struct {
+	Name     string
+	StateDir string // parent of the haul's own folder; empty means memory only
+
+	Source, Target topology.Endpoint // without addresses where a command needs none
+
+	HTTP         string // host:port; empty means no server
+	HTTPExplicit bool   // chosen by the operator: a busy port is an error, not replaced
+
+	Until         string // empty (a daemon), untilSnapshot or untilCaughtUp (one-shots)
+	Existing      string // existingFail, existingReplace, existingSkip or existingFlush
+	Delivery      string // "at-least-once"
+	OnError       string // onErrorStop, onErrorHold or onErrorSkip
+	MaxSkipped    int
+	Ack           string // ackApplied or ackReceived
+	AckExplicit   bool   // otherwise some sources have a better default
+	DryRun        bool
+	ReadyMaxLag   time.Duration
+	SnapshotLanes int // connections of the snapshot to each target node; 0 means automatic
+
+	ConnectDeadline time.Duration // 0 means none
+	DrainDeadline   time.Duration
+	ReplyTimeout    time.Duration
+
+	Keepalive keepaliveConfig
+	Buffer    bufferConfig
+	Spool     spoolConfig
+
+	LogLevel    string // trace, debug, info, warn or error
+	LogFormat   string // formatAuto, formatConsole or formatJSON
+	Progress    string // auto, on or off
+	SummaryFile string // empty means none
+}
+
+// OneShot tells whether the run ends by itself.
+func (c config) OneShot() bool { return c.Until != "" }
+
+type keepaliveConfig struct {
+	Enabled  bool
+	Interval time.Duration // 0 means tuned to the target's timeout
+}
+
+type bufferConfig struct {
+	MaxBytes int64 // never 0
+}
+
+type spoolConfig struct {
+	MaxBytes    int64 // 0 means the smaller of 50 GiB and 80 % of the free disk
+	Retain      time.Duration
+	RetainBytes int64
+}
+
+// loadConfig settles every setting: flag over environment over file over default. environ is in the form of
+// os.Environ. All mistakes are returned at once, as mistakes; none repeats a secret.
+func loadConfig(cmd *cobra.Command, environ []string) (config, error) {
+	env := environment(environ)
+	r := &resolver{values: map[string]value{}, env: env}
+	r.addDefaults()
+	r.addFile(configFile(cmd, env))
+	r.addEnvironment()
+	r.addFlags(cmd)
+	for _, key := range requiredSettings(cmd) {
+		if r.values[key].text() == "" && !r.spoiled[key] {
+			r.mistake(key, "", "is missing: give "+key2flag(shortFlag(key))+" or "+key2env(key))
+		}
+	}
+	c := r.config()
+	if len(r.mistakes) > 0 {
+		return config{}, r.mistakes
+	}
+	return c, nil
+}
+
+func (r *resolver) config() config {
+	c := config{
+		Name:          r.name("name"),
+		StateDir:      r.stateDir("state-dir"),
+		Source:        r.endpoint("source"),
+		Target:        r.endpoint("target"),
+		HTTP:          r.listen("http"),
+		HTTPExplicit:  r.explicit("http"),
+		Until:         r.enum("until"),
+		Existing:      r.enum("existing"),
+		Delivery:      r.enum("delivery"),
+		OnError:       r.enum("on-error"),
+		MaxSkipped:    r.int("max-skipped", 0, 1<<30),
+		Ack:           r.enum("ack"),
+		AckExplicit:   r.explicit("ack"),
+		DryRun:        r.bool("dry-run"),
+		ReadyMaxLag:   r.duration("ready-max-lag"),
+		SnapshotLanes: r.int("writer.snapshot-lanes", 0, 64),
+
+		ConnectDeadline: r.duration("connect-deadline"),
+		DrainDeadline:   r.duration("drain-deadline"),
+		ReplyTimeout:    r.positive("reply-timeout"),
+
+		Keepalive: keepaliveConfig{Enabled: r.bool("keepalive.enabled"), Interval: r.duration("keepalive.interval")},
+		Buffer:    bufferConfig{MaxBytes: r.bytes("buffer.max-bytes", 1<<20)},
+		Spool: spoolConfig{
+			MaxBytes:    r.bytes("spool.max-bytes", 1<<20),
+			Retain:      r.duration("spool.retain"),
+			RetainBytes: r.bytes("spool.retain-bytes", 0),
+		},
+
+		LogLevel:    r.enum("log-level"),
+		LogFormat:   r.enum("log-format"),
+		Progress:    r.enum("progress"),
+		SummaryFile: r.values["summary-file"].text(),
+	}
+	timeout := r.positive("dial-timeout")
+	c.Source.DialTimeout, c.Target.DialTimeout = timeout, timeout
+	r.adapt(&c)
+	return c
+}
+
+// adapt fills in the defaults that depend on the kind of run or on the machine.
+func (r *resolver) adapt(c *config) {
+	if c.OnError == "" {
+		c.OnError = onErrorHold
+		if c.OneShot() {
+			c.OnError = onErrorStop
+		}
+	}
+	if !r.explicit("connect-deadline") && c.OneShot() {
+		c.ConnectDeadline = time.Minute
+	}
+	if c.Buffer.MaxBytes == 0 {
+		c.Buffer.MaxBytes = defaultBuffer(memoryLimit("/"))
+	}
+	if r.values["delivery"].text() == "exactly-once" {
+		r.mistake("delivery", r.values["delivery"].origin, "exactly-once does not exist yet: use at-least-once")
+	}
+}

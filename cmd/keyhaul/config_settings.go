@@ -1,0 +1,204 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// kind is what a setting's text is read as.
+type kind string
+
+const (
+	kindString   kind = "string"
+	kindBool     kind = "bool"
+	kindInt      kind = "int"
+	kindDuration kind = "duration"
+	kindBytes    kind = "size"
+	kindEnum     kind = "word"
+	kindList     kind = "list"
+)
+
+// setting is one thing that can be configured. Its flag is the key with dashes for dots, its environment variable
+// KEYHAUL_ and the key in upper case with underscores.
+type setting struct {
+	key    string
+	kind   kind
+	value  string   // default
+	words  []string // of an enum; "" where it may be empty
+	alias  string   // a shorter flag
+	secret bool     // its text appears in no message
+	hidden bool     // not in --help
+	usage  string
+}
+
+const annotationRequired = "keyhaul/required"
+
+// settings is the one table of everything that can be configured.
+func settings() []setting {
+	all := append(endSettings("source", "read from"), endSettings("target", "write to")...)
+	return append(all, []setting{
+		{key: "name", kind: kindString, value: "default", usage: "`name` of this haul: it prefixes keyhaul's own keys on the target and names its state folder; letters, digits, - _ ."},
+		{key: "state-dir", kind: kindString, usage: "`folder` for the spool and other state, or none for memory only (default $STATE_DIRECTORY, else keyhaul in the user's XDG state folder)"},
+		{key: "http", kind: kindString, value: "127.0.0.1:9420", usage: "`address` of status, metrics and dashboard; empty for none"},
+		{key: "until", kind: kindEnum, words: []string{"", untilSnapshot, untilCaughtUp}, usage: "`when` to end by itself: snapshot or caught-up; never if empty (a daemon)"},
+		{key: "existing", kind: kindEnum, value: existingFail, words: []string{existingFail, existingReplace, existingSkip, existingFlush}, usage: "`what` to do when the target holds keys and no checkpoint of this haul: fail, replace them, skip them (may diverge), or flush the target"},
+		{key: "delivery", kind: kindEnum, value: "at-least-once", words: []string{"at-least-once", "exactly-once"}, usage: "`guarantee` for commands that change something twice when repeated: at-least-once; exactly-once is refused until it exists"},
+		{key: "on-error", kind: kindEnum, words: []string{"", onErrorStop, onErrorHold, onErrorSkip}, usage: "`what` to do when the target refuses one entry for good: stop, hold (wait for the operator) or skip (default stop with --until, else hold)"},
+		{key: "max-skipped", kind: kindInt, value: "1000", usage: "with --on-error=skip: stop after this `number` of skipped entries"},
+		{key: "connect-deadline", kind: kindDuration, value: "0", usage: "give up with exit code 4 if source and target are not both ready within this `time`; 0 for never (default 1m0s with --until, else never)"},
+		{key: "drain-deadline", kind: kindDuration, value: "8s", usage: "`time` that the first signal leaves for writing what was read"},
+		{key: "dial-timeout", kind: kindDuration, value: "5s", usage: "`time` for opening one connection, TLS included"},
+		{key: "reply-timeout", kind: kindDuration, value: "60s", usage: "`time` without any reply after which a connection is examined"},
+		{key: "keepalive.enabled", kind: kindBool, value: "true", hidden: true, usage: "ping idle connections to the target"},
+		{key: "keepalive.interval", kind: kindDuration, value: "0", usage: "`time` between pings on an idle connection to the target; 0 to tune it to the target's own timeout"},
+		{key: "buffer.max-bytes", kind: kindBytes, value: "0", usage: "`size` of everything between reading and acknowledgement, in memory; 0 for the smaller of 128MiB and a quarter of the memory limit"},
+		{key: "spool.max-bytes", kind: kindBytes, value: "0", usage: "`size` of the spool on disk at which reading pauses; 0 for the smaller of 50GiB and 80 % of the free disk"},
+		{key: "spool.retain", kind: kindDuration, value: "60s", usage: "keep applied parts of the stream in the spool for this `time`"},
+		{key: "spool.retain-bytes", kind: kindBytes, value: "1GiB", usage: "keep no more than this `size` of applied parts of the stream"},
+		{key: "writer.snapshot-lanes", kind: kindInt, value: "0", usage: "`number` of connections to each target node that carry the snapshot; 0 for automatic"},
+		{key: "ack", kind: kindEnum, value: ackApplied, words: []string{ackApplied, ackReceived}, usage: "`what` the source is told: the offset that is applied on the target, or the one received"},
+		{key: "ready-max-lag", kind: kindDuration, value: "30s", usage: "/readyz says no when the lag exceeds this `time`"},
+		{key: "log-level", kind: kindEnum, value: "info", words: []string{"trace", "debug", "info", "warn", "error"}, usage: "`level` of logs: trace, debug, info, warn or error"},
+		{key: "log-format", kind: kindEnum, value: formatAuto, words: []string{formatAuto, formatConsole, formatJSON}, usage: "`format` of logs: console, json, or auto (console on a terminal)"},
+		{key: "progress", kind: kindEnum, value: "auto", words: []string{"auto", "on", "off"}, usage: "show progress bars: on, off, or `auto` (on a terminal)"},
+		{key: "summary-file", kind: kindString, usage: "write a JSON summary to this `file` at the end"},
+		{key: "dry-run", kind: kindBool, value: "false", usage: "print the plan and exit without writing anything"},
+	}...)
+}
+
+// endSettings are those of one end of the haul.
+func endSettings(end, doing string) []setting {
+	return []setting{
+		{key: end + ".url", kind: kindString, alias: end, secret: true, usage: "`address` of the server or cluster to " + doing + ": redis://[user:password@]host:port, rediss:// for TLS, unix:///path; several hosts separated by commas"},
+		{key: end + ".username", kind: kindString, secret: true, usage: "ACL `user` of the " + end},
+		{key: end + ".password", kind: kindString, secret: true, usage: "`password` of the " + end + "; other users of this machine can see flags: prefer the environment or a password file"},
+		{key: end + ".password-file", kind: kindString, usage: "`file` with the password of the " + end + ", read again at each connect"},
+		{key: end + ".tls.ca", kind: kindString, usage: "PEM `file` of the authorities that verify the " + end + " (default the system's)"},
+		{key: end + ".tls.cert", kind: kindString, usage: "PEM `file` with keyhaul's own certificate for the " + end},
+		{key: end + ".tls.key", kind: kindString, usage: "PEM `file` with the key of that certificate"},
+		{key: end + ".tls.server-name", kind: kindString, usage: "`name` in the certificate of the " + end + " (default the host that is dialled)"},
+		{key: end + ".tls.insecure", kind: kindBool, value: "false", usage: "do not verify the certificate of the " + end},
+		{key: end + ".address-map", kind: kindList, usage: "`announced=reachable` addresses of the " + end + "'s nodes (host:port=host:port or host=host), behind NAT or in containers; may be repeated"},
+	}
+}
+
+func key2flag(key string) string { return "--" + strings.ReplaceAll(key, ".", "-") }
+
+func key2env(key string) string {
+	return "KEYHAUL_" + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(key))
+}
+
+// shortFlag returns the alias of a key, or the key.
+func shortFlag(key string) string {
+	for _, s := range settings() {
+		if s.key == key && s.alias != "" {
+			return s.alias
+		}
+	}
+	return key
+}
+
+// flagValue is the text of a flag; it is read and judged by loadConfig, together with everything else.
+type flagValue struct {
+	kind  kind
+	texts []string
+}
+
+func (f *flagValue) String() string {
+	if f == nil {
+		return ""
+	}
+	return strings.Join(f.texts, ",")
+}
+
+func (f *flagValue) Type() string { return string(f.kind) }
+
+func (f *flagValue) Set(text string) error {
+	if f.kind == kindList {
+		f.texts = append(f.texts, strings.Split(text, ",")...)
+		return nil
+	}
+	f.texts = []string{text}
+	return nil
+}
+
+// addSettings gives cmd a flag for each setting, and --config. Settings named in required must have a value.
+func addSettings(cmd *cobra.Command, required ...string) {
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.String("config", "", "`file` with settings, TOML or YAML (KEYHAUL_CONFIG)")
+	for _, s := range settings() {
+		name := strings.ReplaceAll(s.key, ".", "-")
+		if s.alias != "" {
+			addFlag(flags, s, s.alias)
+			s.hidden = true
+		}
+		addFlag(flags, s, name)
+	}
+	if cmd.Annotations == nil {
+		cmd.Annotations = map[string]string{}
+	}
+	cmd.Annotations[annotationRequired] = strings.Join(required, " ")
+}
+
+func addFlag(flags *pflag.FlagSet, s setting, name string) {
+	v := &flagValue{kind: s.kind}
+	if s.value != "" && s.value != "0" && s.value != "false" {
+		v.texts = []string{s.value}
+	}
+	f := flags.VarPF(v, name, "", s.usage)
+	f.Hidden = s.hidden
+	if s.kind == kindBool {
+		f.NoOptDefVal = "true"
+	}
+	if s.kind == kindList {
+		v.texts = nil
+	}
+}
+
+func requiredSettings(cmd *cobra.Command) []string {
+	return strings.Fields(cmd.Annotations[annotationRequired])
+}
+
+// nearest returns the candidate that is closest to text by edit distance, or "" if none is close.
+func nearest(text string, candidates []string) string {
+	best, distance := "", len(text)/2+1
+	for _, c := range candidates {
+		if d := editDistance(text, c); d < distance {
+			best, distance = c, d
+		}
+	}
+	return best
+}
+
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			substitute := diagonal
+			if a[i] != b[j] {
+				substitute++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(substitute, diagonal+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+func settingKeys() []string {
+	var keys []string
+	for _, s := range settings() {
+		keys = append(keys, s.key)
+	}
+	slices.Sort(keys)
+	return keys
+}
