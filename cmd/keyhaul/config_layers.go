@@ -222,7 +222,7 @@ func fileError(err error) string {
 	if errors.As(err, &pathError) {
 		return pathError.Err.Error()
 	}
-	text := quoted.ReplaceAllString(err.Error(), "…")
+	text := strings.TrimPrefix(quoted.ReplaceAllString(err.Error(), "…"), "While parsing config: ")
 	var at interface{ Position() (row, column int) } // a TOML error
 	if errors.As(err, &at) {
 		row, column := at.Position()

@@ -63,7 +63,7 @@ func settings() []setting {
 		{key: "ready-max-lag", kind: kindDuration, value: "30s", usage: "/readyz says no when the lag exceeds this `time`"},
 		{key: "log-level", kind: kindEnum, value: "info", words: []string{"trace", "debug", "info", "warn", "error"}, usage: "`level` of logs: trace, debug, info, warn or error"},
 		{key: "log-format", kind: kindEnum, value: formatAuto, words: []string{formatAuto, formatConsole, formatJSON}, usage: "`format` of logs: console, json, or auto (console on a terminal)"},
-		{key: "progress", kind: kindEnum, value: "auto", words: []string{"auto", "on", "off"}, usage: "show progress bars: on, off, or `auto` (on a terminal)"},
+		{key: "progress", kind: kindEnum, value: "auto", words: []string{"auto", "on", "off"}, usage: "`when` to show progress bars: on, off, or auto (on a terminal)"},
 		{key: "summary-file", kind: kindString, usage: "write a JSON summary to this `file` at the end"},
 		{key: "dry-run", kind: kindBool, value: "false", usage: "print the plan and exit without writing anything"},
 	}...)

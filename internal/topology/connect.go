@@ -60,7 +60,7 @@ type ConnectOptions struct {
 	Addrs  []string // tried in turn; empty means those of the dialer's endpoint
 
 	// Prepare makes a logged-in connection ready for its use; nil does nothing. Its error closes the connection and is
-	// retried like any other, unless it is Permanent.
+	// retried like any other, unless it is Permanent. Its ctx ends when Connect returns.
 	Prepare func(ctx context.Context, c *resp.Conn) error
 
 	// Observe is told of each change, one after the other, from the goroutine of Connect; nil hears nothing. It must

@@ -159,7 +159,7 @@ func TestServerLoading(t *testing.T) {
 			t.Fatal(err)
 		}
 		n, err := Inspect(t.Context(), c)
-		if err != nil || n.Loading && strings.Contains(j.list[2], "loading") {
+		if waited := strings.HasPrefix(j.list[2], "loading"); err != nil || waited && n.Loading {
 			t.Errorf("handed out while loading: %v %v", n.Loading, err)
 		}
 		c.Close()
