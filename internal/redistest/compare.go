@@ -26,9 +26,10 @@ type CompareOptions struct {
 	// a deadline (PEXPIRETIME), so that it must be computed from the remaining time.
 	TTLTolerance time.Duration
 	IgnoreTTL    bool
-	// NoDigest reads every value in full, instead of having the servers compute digests (DEBUG DIGEST-VALUE).
-	NoDigest bool
-	Workers  int // batches in flight; 3 if 0
+	// Digest has the servers compute digests (DEBUG DIGEST-VALUE) where both can, instead of reading every value in
+	// full. It is slower for small values, which cost less to send than to digest, and faster for huge ones.
+	Digest  bool
+	Workers int // batches in flight; 3 if 0
 }
 
 // Report is the outcome of Compare.
@@ -74,7 +75,7 @@ func Compare(ctx context.Context, source, target Endpoint, opts CompareOptions) 
 	if c.target, err = openSide(ctx, "target", target); err != nil {
 		return Report{}, err
 	}
-	c.digest = !opts.NoDigest && c.source.digest && c.target.digest
+	c.digest = opts.Digest && c.source.digest && c.target.digest
 	c.report.Digest = c.digest
 	c.fieldTTLs = (c.source.fieldTTLs || c.target.fieldTTLs) && c.source.knowsFieldTTLs && c.target.knowsFieldTTLs
 	c.tolerance = opts.TTLTolerance

@@ -11,7 +11,8 @@ import (
 	"github.com/keyhaul/keyhaul/internal/resp"
 )
 
-// fact is what one side says about a key. Values and metadata are trees of string, []any and map[string]any.
+// fact is what one side says about a key. Values and metadata are trees of string, []string, []any and
+// map[string]any.
 type fact struct {
 	kind     string // of TYPE; "none" if there is no such key
 	deadline int64  // Unix milliseconds; -1 is none
@@ -128,24 +129,31 @@ func readCommand(kind, key string) []string {
 // valueTree brings the reply of readCommand into an order and a form that do not depend on encodings.
 func valueTree(kind string, r resp.Reply) any {
 	switch kind {
+	case "list":
+		return textsOf(r.Array)
 	case "set":
-		return list(slices.Sorted(slices.Values(textsOf(r.Array))))
+		members := textsOf(r.Array)
+		slices.Sort(members)
+		return members
 	case "hash":
-		return list(pairs(r.Array, func(value string) string { return value }, true))
+		return sortedFields(r.Array)
 	case "zset":
-		return list(pairs(r.Array, canonicalScore, false))
+		members := textsOf(r.Array)
+		for i := 1; i < len(members); i += 2 {
+			members[i] = canonicalScore(members[i])
+		}
+		return members
 	}
 	return tree(r)
 }
 
-// pairs joins names and values that follow each other.
-func pairs(flat []resp.Reply, value func(string) string, sorted bool) []string {
-	out := make([]string, 0, len(flat)/2)
-	for i := 0; i+1 < len(flat); i += 2 {
-		out = append(out, strconv.Quote(flat[i].Text)+" "+strconv.Quote(value(flat[i+1].Text)))
-	}
-	if sorted {
-		slices.Sort(out)
+// sortedFields returns the names and values of HGETALL in turn, by name.
+func sortedFields(flat []resp.Reply) []string {
+	fields := slices.Collect(slices.Chunk(flat, 2))
+	slices.SortFunc(fields, func(a, b []resp.Reply) int { return strings.Compare(a[0].Text, b[0].Text) })
+	out := make([]string, 0, len(flat))
+	for _, field := range fields {
+		out = append(out, textsOf(field)...)
 	}
 	return out
 }
@@ -157,14 +165,6 @@ func canonicalScore(text string) string {
 		return text
 	}
 	return strconv.FormatFloat(f, 'g', -1, 64)
-}
-
-func list(texts []string) []any {
-	out := make([]any, len(texts))
-	for i, text := range texts {
-		out[i] = text
-	}
-	return out
 }
 
 // tree turns a reply into strings and lists.
@@ -208,6 +208,17 @@ func streamTree(r resp.Reply) any {
 // releases tell more.
 func treeDifference(path string, a, b any) string {
 	switch a := a.(type) {
+	case []string:
+		b, ok := b.([]string)
+		if !ok {
+			break
+		}
+		for i := range min(len(a), len(b)) {
+			if a[i] != b[i] {
+				return fmt.Sprintf("%s[%d]: source %s, target %s", path, i, quote(a[i]), quote(b[i]))
+			}
+		}
+		return differentLength(path, len(a), len(b))
 	case []any:
 		b, ok := b.([]any)
 		if !ok {
@@ -218,10 +229,7 @@ func treeDifference(path string, a, b any) string {
 				return d
 			}
 		}
-		if len(a) != len(b) {
-			return fmt.Sprintf("%ssource has %d elements, target %d", prefix(path), len(a), len(b))
-		}
-		return ""
+		return differentLength(path, len(a), len(b))
 	case map[string]any:
 		b, ok := b.(map[string]any)
 		if !ok {
@@ -249,6 +257,13 @@ func treeDifference(path string, a, b any) string {
 		}
 	}
 	return prefix(path) + "source and target differ in form"
+}
+
+func differentLength(path string, a, b int) string {
+	if a == b {
+		return ""
+	}
+	return fmt.Sprintf("%ssource has %d elements, target %d", prefix(path), a, b)
 }
 
 func prefix(path string) string {
@@ -289,7 +304,7 @@ func (s *session) readFieldTTLs(ctx context.Context, db int, keys []string, fact
 			if len(r) == 0 {
 				return nil
 			}
-			deadlines := make([]any, 0, len(fields[i]))
+			deadlines := make([]string, 0, len(fields[i]))
 			for n, element := range r[0].Array {
 				if element.Int >= 0 {
 					deadlines = append(deadlines, fmt.Sprintf("field %s expires at %d ms", fields[i][n], element.Int))

@@ -8,7 +8,7 @@ import (
 
 func mustEqual(t *testing.T, source, target Endpoint, keys int) {
 	t.Helper()
-	for _, opts := range []CompareOptions{{}, {NoDigest: true}} {
+	for _, opts := range []CompareOptions{{}, {Digest: true}} {
 		report, err := Compare(t.Context(), source, target, opts)
 		if err != nil {
 			t.Fatal(err)
@@ -98,7 +98,7 @@ func TestCompareFindsPlantedDifferences(t *testing.T) {
 			}
 			target.MustDo("SELECT", 0)
 			mustDiffer(t, source.Endpoint(), target.Endpoint(), CompareOptions{}, test.want)
-			mustDiffer(t, source.Endpoint(), target.Endpoint(), CompareOptions{NoDigest: true}, test.want)
+			mustDiffer(t, source.Endpoint(), target.Endpoint(), CompareOptions{Digest: true}, test.want)
 			sync()
 		})
 	}
