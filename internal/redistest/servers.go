@@ -30,9 +30,9 @@ const (
 type Options struct {
 	// Release is a name of Releases. "" is $KEYHAUL_TEST_SERVER, or a server on PATH, or any installed release.
 	Release string
-	// Config are lines of the configuration file by name. They go before the package's own.
+	// Config are lines of the configuration file by name. They override those that the package sets.
 	Config map[string]string
-	// Args are appended to the command line, such as "--maxmemory", "10mb". They go before Config.
+	// Args are appended to the command line, such as "--maxmemory", "10mb". They override Config.
 	Args []string
 	// Password is that of the default user (requirepass).
 	Password string
