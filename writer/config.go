@@ -1,0 +1,59 @@
+// Package writer takes entries to a target, standalone or cluster, over lanes: connections on which commands are
+// pipelined and replies are matched to them in order.
+package writer
+
+import (
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/topology"
+)
+
+// Existing says what happens to a key of the snapshot that the target holds already.
+type Existing string
+
+// Ways to treat existing keys.
+const (
+	ExistingReplace Existing = "replace"
+	ExistingSkip    Existing = "skip"
+)
+
+// OnError says what happens when the target refuses an entry for what it is.
+type OnError string
+
+// Ways to treat refused entries.
+const (
+	OnErrorStop OnError = "stop" // the run fails
+	OnErrorHold OnError = "hold" // it is tried again until the operator has mended the target
+	OnErrorSkip OnError = "skip" // it is written to errors.log and counted
+)
+
+// Config describes a writer.
+type Config struct {
+	Dialer        *topology.Dialer
+	Node          topology.Node // what the target said of itself
+	Filters       []haul.Filter
+	Existing      Existing
+	OnError       OnError
+	MaxSkipped    int64
+	ErrorsLog     string // path; empty: skipped entries are only logged
+	SnapshotLanes int    // lanes per standalone target that carry the snapshot
+	ReplyTimeout  time.Duration
+	Keepalive     bool
+	PingInterval  time.Duration // 0: tuned to the target's timeout
+	Waits         *haul.Waits
+	Log           zerolog.Logger
+}
+
+// New returns a writer for the target that cfg.Node describes.
+func New(cfg Config) haul.Writer {
+	d := newDispatcher(cfg)
+	if cfg.Node.Cluster {
+		d.route = &cluster{d: d}
+	} else {
+		d.route = &standalone{d: d}
+	}
+	return d
+}

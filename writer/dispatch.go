@@ -1,0 +1,416 @@
+package writer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/command"
+	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/keepalive"
+)
+
+// router knows where entries go: a standalone target, or a cluster.
+type router interface {
+	// mode names it for status.
+	mode() string
+	// open connects every lane, waiting as long as it takes. Lanes that are up stay as they are.
+	open(ctx context.Context) error
+	// dispatch gives the entries of a batch to lanes, in order.
+	dispatch(ctx context.Context, b *haul.Batch) error
+	// again gives items to lanes that were sent before, in order. Slots in moving are on their way between nodes.
+	again(ctx context.Context, items []item, moving map[uint16]bool) error
+	// behind reports whether an item must be sent again because an earlier one, which lane l has noted, is.
+	behind(l *lane, it item) bool
+	note(l *lane, it item)
+}
+
+// dispatcher is the writer: it receives batches, gives their entries to lanes, and mends what goes wrong. What goes
+// wrong is always mended in one way: all lanes are held until nothing is on its way, what was not acknowledged is
+// collected, the target is waited for, and the collected entries are sent again before any other.
+type dispatcher struct {
+	cfg     Config
+	enc     encoder
+	route   router
+	trouble chan struct{} // a lane has failed entries, or is down
+	idle    chan struct{} // a lane has nothing in flight
+	dead    chan error    // an error that ends the run
+	backoff keepalive.Backoff
+	worked  int64 // entries acknowledged at the last recovery
+	group   *errgroup.Group
+	runCtx  context.Context //nolint:containedctx // of Run, for lanes that are started in it
+
+	mu      sync.Mutex
+	lanes   []*lane
+	counts  map[string]int64
+	resends int64
+	ready   bool
+	errlog  *errorsLog
+	dbs     map[int32]bool // databases that the target is known to have
+}
+
+func newDispatcher(cfg Config) *dispatcher {
+	return &dispatcher{
+		cfg: cfg,
+		enc: encoder{
+			existing: cfg.Existing,
+			pxat:     cfg.Node.Product != "redis" || cfg.Node.AtLeast(6, 2),
+			strings:  !cfg.Node.Cluster && cfg.Existing != ExistingSkip,
+			function: command.Lookup([]byte("FUNCTION")),
+		},
+		trouble: make(chan struct{}, 1),
+		idle:    make(chan struct{}, 1),
+		dead:    make(chan error, 1),
+		counts:  make(map[string]int64),
+		errlog:  &errorsLog{path: cfg.ErrorsLog},
+		dbs:     map[int32]bool{0: true},
+	}
+}
+
+// Run implements haul.Writer.
+func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
+	ctx, cancel := context.WithCancel(ctx)
+	d.group, d.runCtx = &errgroup.Group{}, ctx
+	defer d.errlog.close()
+	defer d.group.Wait() //nolint:errcheck // lanes report their errors to the dispatcher
+	defer cancel()
+	if err := d.route.open(ctx); err != nil {
+		return err
+	}
+	d.setReady(true)
+	for {
+		select {
+		case b, ok := <-in.Batches():
+			if !ok {
+				return d.drain(ctx)
+			}
+			if err := d.accept(ctx, b); err != nil {
+				return err
+			}
+		case <-d.trouble:
+			if err := d.recover(ctx); err != nil {
+				return err
+			}
+		case err := <-d.dead:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// accept filters a batch and gives it to lanes.
+func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
+	for _, f := range d.cfg.Filters {
+		f.Apply(b)
+	}
+	dropped := 0
+	for i := range b.Entries {
+		if why := b.Entries[i].Drop; why != haul.DropNone {
+			d.count("dropped_"+why.String(), 1)
+			dropped++
+		}
+	}
+	if dropped == len(b.Entries) {
+		b.Done(dropped)
+		return nil
+	}
+	if err := d.route.dispatch(ctx, b); err != nil {
+		return err
+	}
+	if dropped > 0 {
+		b.Done(dropped)
+	}
+	return nil
+}
+
+// drain waits until every lane is idle, mending what goes wrong meanwhile.
+func (d *dispatcher) drain(ctx context.Context) error {
+	for !d.allLanes((*lane).idle) {
+		select {
+		case <-d.idle:
+		case <-d.trouble:
+			if err := d.recover(ctx); err != nil {
+				return err
+			}
+		case err := <-d.dead:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (d *dispatcher) allLanes(is func(*lane) bool) bool {
+	for _, l := range d.lanes {
+		if !is(l) {
+			return false
+		}
+	}
+	return true
+}
+
+// recover is the one way in which things are mended.
+func (d *dispatcher) recover(ctx context.Context) error {
+	for _, l := range d.lanes {
+		l.hold()
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !d.allLanes((*lane).quiet) {
+		select {
+		case <-d.idle:
+		case <-tick.C:
+		case err := <-d.dead:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	items, cause, unacked, slots := d.collect()
+	if cause == nil && len(items) == 0 && d.allLanes((*lane).up) {
+		d.releaseAll()
+		return nil
+	}
+	d.tell(cause, unacked, len(items))
+	if err := d.pause(ctx, cause); err != nil {
+		return err
+	}
+	d.setReady(false)
+	if err := d.route.open(ctx); err != nil {
+		return err
+	}
+	d.setReady(true)
+	d.releaseAll()
+	if cause == nil || cause.act != actAsk {
+		slots = nil
+	}
+	return d.route.again(ctx, items, slots)
+}
+
+func (d *dispatcher) releaseAll() {
+	for _, l := range d.lanes {
+		l.release()
+	}
+}
+
+func (d *dispatcher) collect() (items []item, cause *failure, unacked int64, slots map[uint16]bool) {
+	var worked int64
+	slots = make(map[uint16]bool)
+	for _, l := range d.lanes {
+		maps.Copy(slots, l.slots)
+		some, why, n := l.collect()
+		items = append(items, some...)
+		unacked += n
+		if why != nil && (cause == nil || why.act > cause.act) {
+			cause = why
+		}
+		worked += l.acked.Load()
+	}
+	if worked > d.worked {
+		d.backoff.Reset()
+	}
+	d.worked = worked
+	d.mu.Lock()
+	d.resends += unacked
+	d.mu.Unlock()
+	return items, cause, unacked, slots
+}
+
+// tell says what is sent again, and what that may mean.
+func (d *dispatcher) tell(cause *failure, unacked int64, items int) {
+	switch {
+	case unacked > 0:
+		d.cfg.Log.Warn().Int64("unacknowledged", unacked).
+			Msg("a connection to the target was lost: commands that it did not acknowledge are sent again, and may be applied twice")
+	case cause != nil:
+		d.cfg.Log.Warn().Str("cause", cause.err.Text).Int("waiting", items).
+			Msg("the target has refused entries for now; they are sent again")
+	}
+}
+
+// pause waits as long as the cause asks for.
+func (d *dispatcher) pause(ctx context.Context, cause *failure) error {
+	if cause == nil || cause.act == actRoute && d.backoff.Tries() == 0 {
+		d.backoff.Next()
+		return nil
+	}
+	who := "target"
+	advice := remedy(cause.err)
+	if cause.act == actData {
+		advice = "mend the key on the target, or start again with --on-error skip"
+	}
+	d.cfg.Waits.Set(who, cause.err.Text, advice)
+	timer := time.NewTimer(d.backoff.Next())
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		d.cfg.Waits.Clear(who)
+		return nil
+	case err := <-d.dead:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// up reports whether the lane has a connection.
+func (l *lane) up() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn != nil
+}
+
+// lost hears that a lane is down.
+func (d *dispatcher) lost(l *lane, err error) {
+	d.cfg.Log.Warn().Str("address", l.addr).Err(err).Msg("a connection to the target is lost")
+	signal(d.trouble)
+}
+
+// fatal ends the run.
+func (d *dispatcher) fatal(err error) {
+	select {
+	case d.dead <- err:
+	default:
+	}
+}
+
+// connect brings a lane up. It tries until ctx ends.
+func (d *dispatcher) connect(ctx context.Context, l *lane) error {
+	who := "target " + l.addr
+	l.state.Store("connecting")
+	conn, err := topology.Connect(ctx, topology.ConnectOptions{
+		Dialer: d.cfg.Dialer, Role: "target", Addrs: []string{l.addr}, Prepare: func(ctx context.Context, c *resp.Conn) error {
+			return d.prepare(ctx, l, c)
+		},
+		Observe: func(e topology.Event) {
+			l.state.Store(e.State.String())
+			switch e.State {
+			case topology.BackingOff:
+				d.cfg.Waits.Set(who, e.Err.Error(), "start the target, or correct its address and login; keyhaul keeps trying")
+			case topology.Loading:
+				d.cfg.Waits.Set(who, "the target is loading its data", "none needed: keyhaul goes on when it has finished")
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	d.cfg.Waits.Clear(who)
+	if l.served {
+		l.reconnects.Add(1)
+	}
+	l.served = true
+	l.begin(conn)
+	d.group.Go(func() error {
+		l.serve(d.runCtx, conn)
+		return nil
+	})
+	return nil
+}
+
+// prepare makes a connection a lane: it has a name, knows the target's timeout, and is no replica's.
+func (d *dispatcher) prepare(ctx context.Context, l *lane, c *resp.Conn) error {
+	const timeout = 10 * time.Second
+	node, err := topology.Inspect(ctx, c)
+	if err != nil {
+		return err
+	}
+	if node.Role == "slave" {
+		return fmt.Errorf("it is a replica of %s:%d now", node.MasterHost, node.MasterPort)
+	}
+	for _, call := range [][]string{{"CLIENT", "SETNAME", d.cfg.Dialer.ClientName}, {"CONFIG", "GET", "timeout"}} {
+		r, err := c.Do(ctx, timeout, call...)
+		if err != nil && !errors.As(err, new(*resp.Error)) {
+			return err
+		}
+		if call[0] == "CONFIG" && err == nil && len(r.Array) == 2 {
+			l.setTimeoutText(r.Array[1].Text)
+		}
+	}
+	return nil
+}
+
+// hasDB makes sure that the target has a database before the first entry for it is written: a SELECT that fails in a
+// pipeline would let what follows it into another one.
+func (d *dispatcher) hasDB(ctx context.Context, db int32) error {
+	if d.dbs[db] {
+		return nil
+	}
+	const timeout = 10 * time.Second
+	for {
+		c, err := d.cfg.Dialer.Open(ctx, d.lanes[0].addr)
+		if err == nil {
+			_, err = c.Do(ctx, timeout, "SELECT", fmt.Sprint(db))
+			_ = c.Close()
+		}
+		var refused *resp.Error
+		switch {
+		case err == nil:
+			d.dbs[db] = true
+			return nil
+		case errors.As(err, &refused) && classify(refused) == actData:
+			return haul.Errorf(haul.ExitFailed, "raise `databases` on the target (Valkey 9 clusters: `cluster-databases`), or haul only what it can hold",
+				"the source uses database %d, which the target does not have: %w", db, refused)
+		}
+		select {
+		case <-time.After(d.backoff.Next()):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (d *dispatcher) count(what string, n int64) {
+	d.mu.Lock()
+	d.counts[what] += n
+	d.mu.Unlock()
+}
+
+func (d *dispatcher) setReady(ready bool) {
+	d.mu.Lock()
+	d.ready = ready
+	d.mu.Unlock()
+}
+
+// setLanes replaces the list of lanes.
+func (d *dispatcher) setLanes(lanes []*lane) {
+	d.mu.Lock()
+	d.lanes = lanes
+	d.mu.Unlock()
+}
+
+// Status implements haul.Writer.
+func (d *dispatcher) Status() haul.WriterStatus {
+	d.mu.Lock()
+	s := haul.WriterStatus{
+		Target: d.cfg.Dialer.Endpoint.String(), Mode: d.route.mode(), Ready: d.ready,
+		Counts: maps.Clone(d.counts), Resends: d.resends,
+	}
+	lanes := d.lanes
+	d.mu.Unlock()
+	for _, l := range lanes {
+		s.Lanes = append(s.Lanes, l.status())
+	}
+	return s
+}
+
+func (l *lane) status() haul.LaneStatus {
+	s := haul.LaneStatus{
+		Address: l.addr, State: l.state.Load().(string),
+		Entries: l.entries.Load(), Bytes: l.bytes.Load(), Written: l.wrote.Load(),
+		Pings: l.pings.Load(), Reconnects: l.reconnects.Load(), Redirects: l.redirects.Load(),
+	}
+	if at := l.replied.Load(); at != 0 {
+		s.LastReply = time.Since(time.Unix(0, at)).Seconds()
+	}
+	return s
+}

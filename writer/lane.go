@@ -1,0 +1,368 @@
+package writer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/keepalive"
+)
+
+// lane is one connection to one target node, and the entries in flight on it. The dispatcher appends items, one
+// goroutine encodes and writes them, one reads replies, one keeps the connection. What goes wrong is collected here and
+// handed to the dispatcher, which alone decides what is sent again.
+type lane struct {
+	d    *dispatcher
+	addr string
+	keep *keepalive.Keeper
+	wake chan struct{}
+
+	local  []item // the dispatcher's, before it pushes them
+	served bool   // the dispatcher's: it was connected once
+
+	mu      sync.Mutex
+	conn    *resp.Conn // nil while down
+	pending []item     // not yet taken by the writing goroutine
+	taken   []item     // taken, of which those before pushed are in flight
+	pushed  int
+	flight  opRing
+	reading bool // the oldest op was taken out of flight, and is not answered in full
+	partial op   // that op, once the lane is down
+	held    bool // nothing more may be taken
+	failed  []item
+	cause   *failure  // the worst of those
+	due     time.Time // since when a reply has been due
+	ping    bool
+	ask     bool
+
+	// owned by the reading goroutine, and by the dispatcher while the lane is quiet
+	failing bool
+	slots   map[uint16]bool // which have failed, on a cluster
+
+	state      atomic.Value // string, for status
+	wrote      atomic.Int64 // bytes
+	wroteAtPng int64        // of the keeper's goroutine
+	entries    atomic.Int64 // in flight
+	bytes      atomic.Int64 // in flight
+	replied    atomic.Int64 // unix ns of the last reply
+	acked      atomic.Int64 // entries
+	pings      atomic.Int64
+	reconnects atomic.Int64
+	redirects  atomic.Int64
+}
+
+// failure is why entries could not be written.
+type failure struct {
+	act action
+	err *resp.Error
+}
+
+func newLane(d *dispatcher, addr string) *lane {
+	l := &lane{
+		d: d, addr: addr, wake: make(chan struct{}, 1),
+		keep:  keepalive.NewKeeper(d.cfg.ReplyTimeout, d.cfg.PingInterval),
+		slots: make(map[uint16]bool),
+	}
+	l.state.Store("connecting")
+	return l
+}
+
+const takeItems = 256
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// push appends items. It never waits.
+func (l *lane) push(items ...item) {
+	l.mu.Lock()
+	l.pending = append(l.pending, items...)
+	l.mu.Unlock()
+	signal(l.wake)
+}
+
+// begin takes a ready connection, which serve then runs.
+func (l *lane) begin(conn *resp.Conn) {
+	l.replied.Store(time.Now().UnixNano())
+	l.state.Store("ready")
+	l.mu.Lock()
+	l.conn = conn
+	l.held = false
+	l.mu.Unlock()
+}
+
+// serve runs a connection until it is lost or ctx ends.
+func (l *lane) serve(ctx context.Context, conn *resp.Conn) {
+	g, gctx := errgroup.WithContext(ctx)
+	closer := context.AfterFunc(gctx, func() { _ = conn.Close() })
+	g.Go(func() error { return l.write(gctx, conn) })
+	g.Go(func() error { return l.read(conn) })
+	if l.d.cfg.Keepalive {
+		g.Go(func() error { return l.keep.Run(gctx, l) })
+	}
+	err := g.Wait()
+	closer()
+	_ = conn.Close()
+	l.mu.Lock()
+	l.conn = nil
+	l.held = true
+	l.mu.Unlock()
+	l.state.Store("closed")
+	if ctx.Err() == nil {
+		l.d.lost(l, err)
+	}
+}
+
+// take moves pending items to the writing goroutine.
+func (l *lane) take() (items []item, ping, ask bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ping, ask = l.ping, l.ask
+	l.ping, l.ask = false, false
+	l.taken, l.pushed = l.taken[:0], 0
+	if l.held || len(l.pending) == 0 {
+		return nil, ping, ask
+	}
+	n := min(len(l.pending), takeItems)
+	l.taken = append(l.taken, l.pending[:n]...)
+	rest := copy(l.pending, l.pending[n:])
+	clear(l.pending[rest:])
+	l.pending = l.pending[:rest]
+	return l.taken, ping, ask
+}
+
+// write encodes items and writes them as long as the connection lives.
+func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
+	current := 0
+	o := &outbox{conn: conn.Conn, push: func(ops []op) { l.launch(ops, current) }}
+	for {
+		items, ping, ask := l.take()
+		if len(items) == 0 && !ping && !ask {
+			select {
+			case <-l.wake:
+				continue
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		if ping {
+			o.control(opPing, "PING")
+		}
+		if ask {
+			o.control(opTimeout, "CONFIG", "GET", "timeout")
+		}
+		for i, it := range items {
+			current = i + 1
+			if err := l.d.enc.encode(o, it); err != nil {
+				return l.encodeFailed(err)
+			}
+			if o.size >= flushBytes {
+				if err := l.flush(o); err != nil {
+					return err
+				}
+			}
+		}
+		if err := l.flush(o); err != nil {
+			return err
+		}
+		current = 0
+	}
+}
+
+func (l *lane) flush(o *outbox) error {
+	n := int64(o.size)
+	err := o.flush()
+	l.wrote.Add(n)
+	return err
+}
+
+// encodeFailed tells what the connection cannot help from what it did.
+func (l *lane) encodeFailed(err error) error {
+	if errors.As(err, new(*spoolError)) || !isNetwork(err) {
+		l.d.fatal(fmt.Errorf("an entry could not be encoded: %w", err))
+	}
+	return err
+}
+
+func (o *outbox) control(kind opKind, args ...string) {
+	n := len(o.arena)
+	o.arena = resp.AppendCommand(o.arena, args...)
+	o.grown(n)
+	o.ops = append(o.ops, op{kind: kind, left: 1, total: 1})
+}
+
+// launch puts ops in flight, which belong to the first `current` of the taken items and to none behind them.
+func (l *lane) launch(ops []op, current int) {
+	entries, size := int64(0), int64(0)
+	l.mu.Lock()
+	if !l.waiting() {
+		l.due = time.Now()
+	}
+	for i := range ops {
+		l.flight.push(ops[i])
+		entries += int64(ops[i].count)
+		size += int64(ops[i].size)
+	}
+	l.pushed = current
+	l.mu.Unlock()
+	l.entries.Add(entries)
+	l.bytes.Add(size)
+}
+
+// quiet reports whether nothing is on its way any more: the lane is down, or held with all replies in.
+func (l *lane) quiet() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn == nil || l.held && l.pushed == len(l.taken) && !l.waiting()
+}
+
+// idle reports whether there is nothing to do.
+func (l *lane) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.pending) == 0 && l.pushed == len(l.taken) && !l.waiting() && len(l.failed) == 0
+}
+
+// waiting reports whether replies are due. The lane must be locked.
+func (l *lane) waiting() bool { return l.reading || l.flight.len() > 0 }
+
+// hold stops taking items; release goes on.
+func (l *lane) hold() {
+	l.mu.Lock()
+	l.held = true
+	l.mu.Unlock()
+}
+
+func (l *lane) release() {
+	l.mu.Lock()
+	l.held = l.conn == nil
+	l.mu.Unlock()
+	signal(l.wake)
+}
+
+// collect takes everything that is not acknowledged from a quiet lane, in order, and why. unacked counts the entries
+// that were sent without an answer.
+func (l *lane) collect() (items []item, cause *failure, unacked int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	items = append(items, l.failed...)
+	cause = l.cause
+	l.failed, l.cause = nil, nil
+	l.failing = false
+	clear(l.slots)
+	for l.waiting() {
+		o := l.partial
+		if !l.reading {
+			o = l.flight.pop()
+		}
+		l.reading = false
+		rest, acked := o.rest()
+		if acked > 0 {
+			o.batch.Done(acked)
+		}
+		items = append(items, rest...)
+		unacked += int64(o.count) - int64(acked)
+	}
+	l.entries.Store(0)
+	l.bytes.Store(0)
+	items = append(items, l.taken[l.pushed:]...)
+	l.taken, l.pushed = l.taken[:0], 0
+	items = append(items, l.pending...)
+	l.pending = nil
+	return items, cause, unacked
+}
+
+// Ping implements keepalive.Lane. A lane whose mutex is taken is in use.
+func (l *lane) Ping() {
+	if wrote := l.wrote.Load(); wrote != l.wroteAtPng {
+		l.wroteAtPng = wrote
+		return
+	}
+	if !l.mu.TryLock() {
+		return
+	}
+	busy := l.waiting()
+	if !busy {
+		l.ping = true
+	}
+	l.mu.Unlock()
+	if !busy {
+		l.pings.Add(1)
+		signal(l.wake)
+	}
+}
+
+// AskTimeout implements keepalive.Lane.
+func (l *lane) AskTimeout() {
+	l.mu.Lock()
+	l.ask = true
+	l.mu.Unlock()
+	signal(l.wake)
+}
+
+// Stalled implements keepalive.Lane.
+func (l *lane) Stalled() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.waiting() {
+		return 0
+	}
+	last := time.Unix(0, l.replied.Load())
+	if l.due.After(last) {
+		last = l.due
+	}
+	return time.Since(last)
+}
+
+// Probe implements keepalive.Lane.
+func (l *lane) Probe(ctx context.Context) keepalive.Verdict {
+	const patience = 5 * time.Second
+	who := "target " + l.addr
+	l.d.cfg.Waits.Set(who, fmt.Sprintf("no reply for %v", l.Stalled().Round(time.Second)),
+		"none needed if the target works on a slow command; else look at that server")
+	c, err := l.d.cfg.Dialer.Dial(ctx, l.addr)
+	if err != nil {
+		return keepalive.Unreachable
+	}
+	defer c.Close() //nolint:errcheck // was only a probe
+	if _, err := resp.NewConn(c).Do(ctx, patience, "PING"); err != nil && !errors.As(err, new(*resp.Error)) {
+		return keepalive.Busy
+	}
+	return keepalive.Alive
+}
+
+// opRing is a queue of ops.
+type opRing struct {
+	ops  []op
+	head int
+}
+
+func (r *opRing) len() int { return len(r.ops) - r.head }
+
+func (r *opRing) push(o op) {
+	if r.head > 1024 && r.head*2 > len(r.ops) {
+		n := copy(r.ops, r.ops[r.head:])
+		clear(r.ops[n:])
+		r.ops, r.head = r.ops[:n], 0
+	}
+	r.ops = append(r.ops, o)
+}
+
+func (r *opRing) pop() op {
+	o := r.ops[r.head]
+	r.ops[r.head] = op{}
+	r.head++
+	if r.head == len(r.ops) {
+		r.ops, r.head = r.ops[:0], 0
+	}
+	return o
+}

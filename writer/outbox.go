@@ -1,0 +1,118 @@
+package writer
+
+import (
+	"io"
+	"net"
+
+	"github.com/keyhaul/keyhaul/internal/resp"
+)
+
+const (
+	flushBytes = 64 << 10
+	refBytes   = 8 << 10 // larger pieces are written from where they are instead of being copied
+	pieceBytes = 256 << 10
+)
+
+// outbox gathers what a lane writes next.
+type outbox struct {
+	conn  net.Conn
+	arena []byte // small pieces, one after the other
+	cut   int    // what lies before it in arena is in bufs
+	bufs  net.Buffers
+	size  int
+	ops   []op       // what is to be expected for what is gathered
+	push  func([]op) // is given ops before a byte of theirs is written
+	db    int32
+	piece []byte
+}
+
+// grown accounts for what was appended to the arena since size was n.
+func (o *outbox) grown(n int) { o.size += len(o.arena) - n }
+
+// put copies b, or refers to it if it is large: then it must not change before flush.
+func (o *outbox) put(b []byte) {
+	o.size += len(b)
+	if len(b) < refBytes {
+		o.arena = append(o.arena, b...)
+		return
+	}
+	o.seal()
+	o.bufs = append(o.bufs, b)
+}
+
+// seal moves the small pieces so far into bufs.
+func (o *outbox) seal() {
+	if o.cut < len(o.arena) {
+		o.bufs = append(o.bufs, o.arena[o.cut:len(o.arena):len(o.arena)])
+		o.cut = len(o.arena)
+	}
+}
+
+// flush writes everything.
+func (o *outbox) flush() error {
+	if len(o.ops) > 0 {
+		o.push(o.ops)
+		o.ops = o.ops[:0]
+	}
+	o.seal()
+	o.size = 0
+	var err error
+	switch len(o.bufs) {
+	case 0:
+	case 1:
+		_, err = o.conn.Write(o.bufs[0])
+	default:
+		bufs := o.bufs // WriteTo consumes its receiver
+		_, err = bufs.WriteTo(o.conn)
+	}
+	clear(o.bufs)
+	o.bufs, o.arena, o.cut = o.bufs[:0], o.arena[:0], 0
+	return err
+}
+
+// stream writes everything, and then what r holds, in pieces. seen is given each piece.
+func (o *outbox) stream(r io.Reader, seen func([]byte)) error {
+	if err := o.flush(); err != nil {
+		return err
+	}
+	if o.piece == nil {
+		o.piece = make([]byte, pieceBytes)
+	}
+	for {
+		n, err := r.Read(o.piece)
+		if seen != nil {
+			seen(o.piece[:n])
+		}
+		if n > 0 {
+			if _, err := o.conn.Write(o.piece[:n]); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF { //nolint:errorlint // io.SectionReader returns the value itself
+			return nil
+		}
+		if err != nil {
+			return &spoolError{err}
+		}
+	}
+}
+
+// spoolError says that an entry could not be read from the spool.
+type spoolError struct{ err error }
+
+func (e *spoolError) Error() string { return e.err.Error() }
+func (e *spoolError) Unwrap() error { return e.err }
+
+// selectDB makes db the database of what follows.
+func (o *outbox) selectDB(db int32) {
+	if o.db == db {
+		return
+	}
+	o.db = db
+	n := len(o.arena)
+	o.arena = resp.AppendArray(o.arena, 2)
+	o.arena = resp.AppendBulkString(o.arena, "SELECT")
+	o.arena = resp.AppendBulkInt(o.arena, int64(db))
+	o.grown(n)
+	o.ops = append(o.ops, op{kind: opSelect, left: 1, total: 1})
+}

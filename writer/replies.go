@@ -1,0 +1,335 @@
+package writer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/resp"
+)
+
+const replyBuffer = 32 << 10
+
+// read matches replies to the queue, in order, as long as the connection lives.
+func (l *lane) read(conn *resp.Conn) error {
+	buf := make([]byte, 0, replyBuffer)
+	var skip int64 // bytes of a long bulk reply still to pass
+	var cur op
+	have := false
+	defer func() {
+		if have { // the lane is going down
+			l.mu.Lock()
+			l.partial = cur
+			l.mu.Unlock()
+		}
+	}()
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, make([]byte, cap(buf))...)[:len(buf)]
+		}
+		n, err := conn.Reader.Read(buf[len(buf):cap(buf)])
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = errors.New("the target closed the connection")
+			}
+			return err
+		}
+		l.replied.Store(time.Now().UnixNano())
+		buf = buf[:len(buf)+n]
+		pos := 0
+		for pos < len(buf) {
+			if skip > 0 {
+				step := min(skip, int64(len(buf)-pos))
+				skip -= step
+				pos += int(step)
+				continue
+			}
+			size, long, err := replyLength(buf[pos:])
+			if errors.Is(err, resp.ErrShort) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if !have {
+				if cur, have = l.next(); !have {
+					return &resp.ProtocolError{Reason: "a reply that nothing was sent for"}
+				}
+			}
+			skip = long
+			if have, err = l.reply(&cur, buf[pos:pos+size]); err != nil {
+				return err
+			}
+			pos += size
+		}
+		buf = buf[:copy(buf, buf[pos:])]
+	}
+}
+
+// replyLength returns the length of the first reply. Of a long bulk string that is only its header, and the rest is to
+// be passed over.
+func replyLength(b []byte) (n int, skip int64, err error) {
+	switch b[0] {
+	case resp.KindSimple, resp.KindInteger:
+		if i := bytes.IndexByte(b, '\n'); i > 0 {
+			return i + 1, 0, nil
+		}
+		return 0, 0, resp.ErrShort
+	case resp.KindBulk:
+		n, err = resp.Scan(b)
+		if errors.Is(err, resp.ErrShort) && len(b) >= replyBuffer/2 {
+			head := bytes.IndexByte(b, '\n') + 1
+			size, err := resp.ParseInt(b[1 : head-2])
+			return head, size + 2, err
+		}
+		return n, 0, err
+	}
+	n, err = resp.Scan(b)
+	return n, 0, err
+}
+
+// next takes the oldest op out of the queue.
+func (l *lane) next() (op, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.flight.len() == 0 {
+		return op{}, false
+	}
+	l.reading = true
+	return l.flight.pop(), true
+}
+
+// reply handles one reply of o, and reports whether o expects more.
+func (l *lane) reply(o *op, b []byte) (more bool, err error) {
+	o.left--
+	isError := b[0] == resp.KindError
+	switch o.kind {
+	case opEntries:
+		if isError || l.failing {
+			l.entryReply(o, item{o.batch, o.first + uint32(o.total-o.left-1), 1, o.part}, b)
+		}
+	case opOne:
+		if isError || l.failing {
+			l.entryReply(o, o.item, b)
+		} else if b[0] == resp.KindBulk && o.batch.Snapshot {
+			l.d.count("existing_skipped", 1) // SET NX has answered nil
+		}
+	case opStrings:
+		if isError || l.failing {
+			l.stringsReply(o, b)
+		}
+	case opTx:
+		l.txReply(o, b)
+	case opSelect:
+		if isError {
+			return false, fmt.Errorf("SELECT: %w", errorOf(b))
+		}
+	case opPing: // any reply proves life
+	case opTimeout:
+		l.setTimeout(b)
+	}
+	if o.left > 0 {
+		return true, nil
+	}
+	l.finish(o)
+	return false, nil
+}
+
+func (l *lane) finish(o *op) {
+	l.mu.Lock()
+	l.reading = false
+	empty := l.flight.len() == 0
+	l.mu.Unlock()
+	l.entries.Add(-int64(o.count))
+	l.bytes.Add(-int64(o.size))
+	if n := int(o.count - o.bad); o.batch != nil && n > 0 {
+		l.acked.Add(int64(n))
+		o.batch.Done(n)
+	}
+	if empty {
+		signal(l.d.idle)
+	}
+}
+
+func errorOf(b []byte) *resp.Error {
+	return resp.NewError(string(bytes.TrimRight(b[1:], "\r\n")))
+}
+
+// entryReply handles the reply of one entry when it is an error, or when an earlier one was.
+func (l *lane) entryReply(o *op, it item, b []byte) {
+	if b[0] == resp.KindError {
+		l.refused(o, it, errorOf(b))
+		return
+	}
+	if l.d.route.behind(l, it) {
+		l.again(o, it, nil)
+	}
+}
+
+// refused decides on an entry that the target has refused.
+func (l *lane) refused(o *op, it item, e *resp.Error) {
+	act := classify(e)
+	if act != actData {
+		if act >= actAsk {
+			l.redirects.Add(1)
+		}
+		l.again(o, it, &failure{act, e})
+		return
+	}
+	if e.Code == "BUSYKEY" && it.batch.Snapshot && l.d.cfg.Existing == ExistingSkip {
+		l.d.count("existing_skipped", 1)
+		return
+	}
+	switch l.d.cfg.OnError {
+	case OnErrorHold:
+		l.again(o, it, &failure{actData, e})
+	case OnErrorSkip:
+		l.d.skip(it, e)
+	default:
+		l.d.fatal(l.d.refusal(it, e))
+		l.again(o, it, &failure{actData, e})
+	}
+}
+
+// again takes an entry out of its op, to be sent again by the dispatcher. From now on whatever follows it in its slot
+// is sent again too, acknowledged or not, so that order holds.
+func (l *lane) again(o *op, it item, why *failure) {
+	o.bad++
+	l.failing = true
+	l.d.route.note(l, it)
+	l.mu.Lock()
+	l.failed = append(l.failed, it)
+	l.held = true
+	if why != nil && (l.cause == nil || why.act > l.cause.act) {
+		l.cause = why
+	}
+	l.mu.Unlock()
+	signal(l.d.trouble)
+}
+
+// stringsReply handles the reply of an MSET of the snapshot, all of whose keys share its fate.
+func (l *lane) stringsReply(o *op, b []byte) {
+	if b[0] != resp.KindError {
+		return // keys of the snapshot do not depend on each other
+	}
+	bad := o.count
+	l.refused(o, o.item, errorOf(b))
+	if o.bad > 0 {
+		o.bad = bad
+	}
+}
+
+// txReply handles the replies of a transaction: MULTI, one for each command, EXEC.
+func (l *lane) txReply(o *op, b []byte) {
+	if b[0] == resp.KindError && o.failed == nil {
+		e := errorOf(b)
+		o.failed = &failure{classify(e), e}
+	}
+	if o.left > 0 {
+		return
+	}
+	switch {
+	case b[0] == resp.KindError: // EXECABORT: the answer is the error of the command that was refused
+		l.refused(o, o.item, o.failed.err)
+	case l.failing && l.d.route.behind(l, o.item):
+		l.again(o, o.item, nil)
+	default:
+		if e := nestedError(b); e != nil && l.d.cfg.OnError == OnErrorSkip {
+			l.d.skip(o.item, e)
+		} else if e != nil {
+			// what else was in the transaction is applied: to repeat it would apply it twice
+			l.d.fatal(l.d.refusal(o.item, e))
+		}
+	}
+}
+
+// nestedError returns the first error among the replies of a transaction.
+func nestedError(b []byte) *resp.Error {
+	if bytes.IndexByte(b, resp.KindError) < 0 {
+		return nil
+	}
+	r, _, err := resp.Decode(b)
+	if err != nil {
+		return nil
+	}
+	for _, e := range r.Array {
+		if e.Kind == resp.KindError {
+			return resp.NewError(e.Text)
+		}
+	}
+	return nil
+}
+
+// setTimeout reads the reply to CONFIG GET timeout. An error means that it is not allowed.
+func (l *lane) setTimeout(b []byte) {
+	r, _, err := resp.Decode(b)
+	if err == nil && len(r.Array) == 2 {
+		l.setTimeoutText(r.Array[1].Text)
+	}
+}
+
+// setTimeoutText takes the target's timeout, in seconds.
+func (l *lane) setTimeoutText(text string) {
+	if n, err := strconv.Atoi(text); err == nil {
+		l.keep.SetTimeout(time.Duration(n) * time.Second)
+	}
+}
+
+// isNetwork reports whether an error is one of a connection.
+func isNetwork(err error) bool {
+	return errors.As(err, new(net.Error)) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) ||
+		errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// keysOf names the keys of an entry, for messages.
+func keysOf(it item) (name string, keys []string) {
+	b, e := it.batch, it.entry()
+	if it.batch.Snapshot && e.Kind == haul.KindKey {
+		return "RESTORE", []string{string(b.KeyOf(e).Name)}
+	}
+	if e.Kind == haul.KindFunction {
+		return "FUNCTION LOAD", nil
+	}
+	cmds := b.CommandsOf(e)
+	const most = 10
+	for i := range cmds {
+		n, k := namesOf(b, e, &cmds[i])
+		if name == "" {
+			name = n
+		}
+		keys = append(keys, k...)
+	}
+	if e.Kind == haul.KindTransaction {
+		name = "MULTI of " + name
+	}
+	if len(keys) > most {
+		keys = append(keys[:most:most], fmt.Sprintf("and %d more", len(keys)-most))
+	}
+	return name, keys
+}
+
+func namesOf(b *haul.Batch, e *haul.Entry, c *haul.Command) (string, []string) {
+	name := "unknown command"
+	if c.Spec != nil {
+		name = c.Spec.Name
+	}
+	if e.Big != nil {
+		return name, nil
+	}
+	index, err := c.Spec.Keys(nil, int(c.NArg), func(i int) []byte { return b.Arg(c, i) })
+	if err != nil {
+		return name, nil
+	}
+	keys := make([]string, len(index))
+	for i, k := range index {
+		keys[i] = string(b.Arg(c, k))
+	}
+	return name, keys
+}

@@ -1,0 +1,88 @@
+package writer
+
+import (
+	"context"
+
+	"github.com/keyhaul/keyhaul/haul"
+)
+
+// standalone is the router of a target that is one server. The stream has one lane; the keys of the snapshot, which do
+// not depend on each other, have several.
+type standalone struct {
+	d    *dispatcher
+	next int // lane of the next batch of the snapshot
+}
+
+func (s *standalone) mode() string { return "standalone" }
+
+func (s *standalone) open(ctx context.Context) error {
+	if len(s.d.lanes) == 0 {
+		addr := s.d.cfg.Dialer.Endpoint.Addrs[0]
+		lanes := make([]*lane, max(s.d.cfg.SnapshotLanes, 1))
+		for i := range lanes {
+			lanes[i] = newLane(s.d, addr)
+		}
+		s.d.setLanes(lanes)
+	}
+	return s.d.connectAll(ctx, s.d.lanes)
+}
+
+// connectAll brings up those lanes that are down.
+func (d *dispatcher) connectAll(ctx context.Context, lanes []*lane) error {
+	for _, l := range lanes {
+		if l.up() {
+			continue
+		}
+		if err := d.connect(ctx, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *standalone) dispatch(ctx context.Context, b *haul.Batch) error {
+	l := s.d.lanes[0]
+	if b.Snapshot {
+		l = s.d.lanes[s.next%len(s.d.lanes)]
+		s.next++
+	}
+	for i := range b.Entries {
+		if err := s.d.hasDB(ctx, b.Entries[i].DB); err != nil {
+			return err
+		}
+	}
+	eachRun(b, func(first, n uint32) { l.push(item{b, first, n, whole}) })
+	return nil
+}
+
+// eachRun calls f for each longest run of entries that pass. A big one is a run of its own.
+func eachRun(b *haul.Batch, f func(first, n uint32)) {
+	from := 0
+	flush := func(to int) {
+		if to > from {
+			f(uint32(from), uint32(to-from))
+		}
+	}
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		if e.Drop == haul.DropNone && e.Big == nil {
+			continue
+		}
+		flush(i)
+		from = i + 1
+		if e.Drop == haul.DropNone {
+			f(uint32(i), 1)
+		}
+	}
+	flush(len(b.Entries))
+}
+
+func (s *standalone) again(_ context.Context, items []item, _ map[uint16]bool) error {
+	s.d.lanes[0].push(items...)
+	return nil
+}
+
+// behind implements router: on one server everything of the stream keeps its order.
+func (s *standalone) behind(_ *lane, it item) bool { return !it.batch.Snapshot }
+
+func (s *standalone) note(*lane, item) {}
