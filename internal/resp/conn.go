@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"time"
 )
@@ -48,11 +49,16 @@ func (c *Conn) fail(ctx context.Context, name string, err error) error {
 // deadline bounds reads and writes by timeout and by the end of ctx.
 func (c *Conn) deadline(ctx context.Context, timeout time.Duration) (stop func()) {
 	_ = c.SetDeadline(time.Now().Add(timeout))
-	unhook := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	hooked := make(chan struct{})
+	unhook := context.AfterFunc(ctx, func() {
+		_ = c.SetDeadline(time.Unix(1, 0))
+		close(hooked)
+	})
 	return func() {
-		if unhook() {
-			_ = c.SetDeadline(time.Time{})
+		if !unhook() {
+			<-hooked // else it could strike the next command
 		}
+		_ = c.SetDeadline(time.Time{})
 	}
 }
 
@@ -74,9 +80,17 @@ func (c *Conn) ReadReply() (Reply, error) {
 			return c.readLong()
 		}
 		if _, err := c.Reader.Peek(c.Reader.Buffered() + 1); err != nil {
-			return Reply{}, err
+			return Reply{}, cut(err, c.Reader.Buffered())
 		}
 	}
+}
+
+// cut tells a connection that was closed between replies from one that was closed within a reply.
+func cut(err error, have int) error {
+	if err == io.EOF && have > 0 { //nolint:errorlint // a reader returns the value itself
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // readLong reads a reply that is larger than the connection's buffer.
@@ -84,7 +98,7 @@ func (c *Conn) readLong() (Reply, error) {
 	var all []byte
 	for {
 		if _, err := c.Reader.Peek(1); err != nil {
-			return Reply{}, err
+			return Reply{}, cut(err, len(all))
 		}
 		n := c.Reader.Buffered()
 		peeked, err := c.Reader.Peek(n)

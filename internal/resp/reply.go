@@ -38,6 +38,7 @@ func (e *ProtocolError) Error() string { return "resp: " + e.Reason }
 const (
 	maxDepth   = 16
 	maxElement = 1 << 31
+	maxLine    = 1 << 20
 )
 
 // Scan returns the length in bytes of the first whole reply in b, nested ones included, ErrShort if b ends before it
@@ -54,22 +55,27 @@ func scan(b []byte, depth int) (int, error) {
 		return 0, &ProtocolError{"reply nested too deeply"}
 	}
 	eol := bytes.IndexByte(b, '\n')
+	if eol > maxLine || eol < 0 && len(b) > maxLine {
+		return 0, &ProtocolError{"reply line longer than 1 MiB"}
+	}
 	if eol < 0 {
-		if len(b) > 1<<20 {
-			return 0, &ProtocolError{"reply line longer than 1 MiB"}
-		}
 		return 0, ErrShort
 	}
 	if eol < 2 || b[eol-1] != '\r' {
 		return 0, &ProtocolError{"reply line does not end in CRLF"}
 	}
 	switch b[0] {
-	case KindSimple, KindError, KindInteger, KindNull, KindDouble, KindBool, KindBigNum:
+	case KindSimple, KindError, KindNull, KindDouble, KindBool, KindBigNum:
+		return eol + 1, nil
+	case KindInteger:
+		if _, err := ParseInt(b[1 : eol-1]); err != nil {
+			return 0, err
+		}
 		return eol + 1, nil
 	case KindBulk, KindBlobErr, KindVerbatim:
-		n, err := ParseInt(b[1 : eol-1])
-		if err != nil || n < -1 || n > maxElement {
-			return 0, &ProtocolError{"bad length of a bulk reply"}
+		n, err := scanLength(b, eol)
+		if err != nil {
+			return 0, err
 		}
 		if n < 0 {
 			return eol + 1, nil
@@ -78,6 +84,9 @@ func scan(b []byte, depth int) (int, error) {
 		if len(b) < end {
 			return 0, ErrShort
 		}
+		if b[end-2] != '\r' || b[end-1] != '\n' {
+			return 0, &ProtocolError{"bulk reply does not end in CRLF"}
+		}
 		return end, nil
 	case KindArray, KindSet, KindPush, KindMap, KindAttr:
 		return scanElements(b, eol, depth)
@@ -85,10 +94,23 @@ func scan(b []byte, depth int) (int, error) {
 	return 0, &ProtocolError{fmt.Sprintf("unexpected first byte %q of a reply", b[0])}
 }
 
-func scanElements(b []byte, eol, depth int) (int, error) {
+// scanLength reads the length in a header. Only strings and arrays of RESP2 may be null, with -1; RESP3 has a type for it.
+func scanLength(b []byte, eol int) (int64, error) {
+	least := int64(0)
+	if b[0] == KindBulk || b[0] == KindArray {
+		least = -1
+	}
 	n, err := ParseInt(b[1 : eol-1])
-	if err != nil || n < -1 || n > maxElement {
-		return 0, &ProtocolError{"bad length of an aggregate reply"}
+	if err != nil || n < least || n > maxElement {
+		return 0, &ProtocolError{"bad length in a reply"}
+	}
+	return n, nil
+}
+
+func scanElements(b []byte, eol, depth int) (int, error) {
+	n, err := scanLength(b, eol)
+	if err != nil {
+		return 0, err
 	}
 	if b[0] == KindMap || b[0] == KindAttr {
 		n *= 2
@@ -249,6 +271,9 @@ func (e *Error) Redirect() (slot int, addr string, ok bool) {
 	if (e.Code != "MOVED" && e.Code != "ASK") || len(f) != 3 {
 		return 0, "", false
 	}
-	slot, err := strconv.Atoi(f[1])
-	return slot, f[2], err == nil
+	n, err := strconv.ParseUint(f[1], 10, 14) // there are 16,384 slots
+	if err != nil {
+		return 0, "", false
+	}
+	return int(n), f[2], true
 }
