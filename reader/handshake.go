@@ -18,16 +18,10 @@ import (
 const handshakeTimeout = 30 * time.Second
 
 // connect opens a connection that is ready for PSYNC.
-func (p *PSYNC) connect(ctx context.Context, within time.Duration) (*resp.Conn, error) {
-	c, err := topology.Connect(ctx, topology.ConnectOptions{
-		Dialer: p.cfg.Dialer, Role: "source", Prepare: p.prepare, Observe: p.observe,
-		Within: within, Backoff: &p.backoff,
+func (p *PSYNC) connect(ctx context.Context) (*resp.Conn, error) {
+	return topology.Connect(ctx, topology.ConnectOptions{
+		Dialer: p.cfg.Dialer, Role: "source", Prepare: p.prepare, Observe: p.observe, Backoff: &p.backoff,
 	})
-	var notReached *topology.NotReachedError
-	if errors.As(err, &notReached) && notReached.Within {
-		return nil, haul.Errorf(haul.ExitUnreachable, "start the source, or correct its address and login", "%w", err)
-	}
-	return c, err
 }
 
 // observe shows why a connection is not there.

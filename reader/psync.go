@@ -36,7 +36,6 @@ type PSYNCConfig struct {
 	SpoolWindow    int64  // bytes in memory for a decoder that keeps up
 	Retain         time.Duration
 	RetainBytes    int64
-	ConnectWithin  time.Duration // for the first connection; 0: for ever
 	ReplyTimeout   time.Duration // a source that is silent for so long is dialled again
 	Until          Until
 	AckReceived    bool // acknowledge what was received instead of what is applied
@@ -161,12 +160,8 @@ type fullSync struct {
 // begin asks for a full sync until the source begins to send one.
 func (p *PSYNC) begin(ctx context.Context, generation uint64) (*fullSync, error) {
 	p.setPhase(haul.PhaseConnecting)
-	within := p.cfg.ConnectWithin
-	if generation > 1 {
-		within = 0
-	}
 	for {
-		conn, err := p.connect(ctx, within)
+		conn, err := p.connect(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -153,7 +153,7 @@ func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Con
 		p.cfg.Log.Warn().Err(cause).Msg("the connection to the source is lost")
 	}
 	for {
-		conn, err := p.connect(ctx, 0)
+		conn, err := p.connect(ctx)
 		if err != nil {
 			return nil, err
 		}

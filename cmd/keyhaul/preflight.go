@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
+)
+
+// ends is what source and target said of themselves before the first write.
+type ends struct {
+	source   topology.Node
+	target   topology.Node
+	primary  []string // addresses of the target's primaries
+	keys     int64    // on the target, in all databases
+	shards   int
+	sourceDB []int // databases of the source that hold keys
+}
+
+const questionTimeout = 10 * time.Second
+
+// meet waits until both ends are ready and asks what they are. Past the deadline it fails with ExitUnreachable.
+func meet(ctx context.Context, cfg config, source, target *topology.Dialer, waits *haul.Waits, log zerolog.Logger) (*ends, error) {
+	e := &ends{}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return meetOne(gctx, cfg, "source", source, &e.source, waits, log) })
+	g.Go(func() error { return meetOne(gctx, cfg, "target", target, &e.target, waits, log) })
+	if err := g.Wait(); err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, err
+	}
+	if err := e.look(ctx, target); err != nil {
+		return nil, err
+	}
+	return e, e.refuse()
+}
+
+func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, node *topology.Node, waits *haul.Waits, log zerolog.Logger) error {
+	who := role + " " + d.Endpoint.String()
+	defer waits.Clear(who)
+	c, err := topology.Connect(ctx, topology.ConnectOptions{
+		Dialer: d, Role: role, Within: cfg.ConnectDeadline,
+		Prepare: func(ctx context.Context, c *resp.Conn) (err error) {
+			*node, err = topology.Inspect(ctx, c)
+			return err
+		},
+		Observe: func(e topology.Event) {
+			switch e.State {
+			case topology.BackingOff:
+				waits.Set(who, e.Err.Error(), "start the "+role+", or correct its address and login; keyhaul keeps trying")
+				log.Warn().Err(e.Err).Int("attempt", e.Attempt).Msg("waiting for the " + role)
+			case topology.Loading:
+				waits.Set(who, "it is loading its data", "none needed: keyhaul goes on when it has finished")
+				log.Warn().Str("address", e.Addr).Msg("the " + role + " is loading its data")
+			}
+		},
+	})
+	if err != nil {
+		var out *topology.NotReachedError
+		if errors.As(err, &out) && out.Within {
+			return haul.Errorf(haul.ExitUnreachable, "start the "+role+", or correct its address and login; --connect-deadline is how long keyhaul waits", "%w", err)
+		}
+		return err
+	}
+	return c.Close()
+}
+
+// look finds the target's primaries and what they hold.
+func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
+	e.primary, e.shards = target.Endpoint.Addrs[:1], 1
+	for db := range e.source.Keyspace {
+		e.sourceDB = append(e.sourceDB, db)
+	}
+	slices.Sort(e.sourceDB)
+	if e.target.Cluster {
+		topo, err := topology.Discover(ctx, target, target.Endpoint.Addrs)
+		if err != nil {
+			return haul.Errorf(haul.ExitRefused, "look at CLUSTER NODES on the target", "the target cluster cannot be read: %w", err)
+		}
+		if n := topo.Covered(); n < topology.SlotCount {
+			return haul.Errorf(haul.ExitRefused, "assign every slot (redis-cli --cluster fix)", "only %d of %d slots of the target cluster are covered", n, topology.SlotCount)
+		}
+		e.primary = nil
+		for _, s := range topo.Shards {
+			e.primary = append(e.primary, s.Primary)
+		}
+		e.shards = len(e.primary)
+	}
+	for _, addr := range e.primary {
+		node, err := inspectAt(ctx, target, addr)
+		if err != nil {
+			return haul.Errorf(haul.ExitUnreachable, "let keyhaul reach every primary of the target (address-map helps behind NAT)", "target %s: %w", addr, err)
+		}
+		if sameHistory(e.source, node) {
+			return haul.Errorf(haul.ExitRefused, "check the two addresses: nothing was written",
+				"source and target (%s) are one server, or one replicates the other", addr)
+		}
+		e.keys += node.Keys()
+	}
+	return e.databases(ctx, target)
+}
+
+func inspectAt(ctx context.Context, d *topology.Dialer, addr string) (topology.Node, error) {
+	c, err := d.Open(ctx, addr)
+	if err != nil {
+		return topology.Node{}, err
+	}
+	defer c.Close() //nolint:errcheck // only asked
+	return topology.Inspect(ctx, c)
+}
+
+// sameHistory reports whether two nodes are one server, or replicate each other.
+func sameHistory(a, b topology.Node) bool {
+	none := func(id string) bool { return id == "" || strings.Trim(id, "0") == "" }
+	return !none(a.RunID) && a.RunID == b.RunID || !none(a.ReplID) && a.ReplID == b.ReplID
+}
+
+// databases checks that the target has every database that the source uses.
+func (e *ends) databases(ctx context.Context, target *topology.Dialer) error {
+	if len(e.sourceDB) == 0 || e.sourceDB[len(e.sourceDB)-1] == 0 {
+		return nil
+	}
+	highest := e.sourceDB[len(e.sourceDB)-1]
+	c, err := target.Open(ctx, e.primary[0])
+	if err != nil {
+		return haul.Errorf(haul.ExitUnreachable, "", "target %s: %w", e.primary[0], err)
+	}
+	defer c.Close() //nolint:errcheck // only asked
+	if _, err := c.Do(ctx, questionTimeout, "SELECT", strconv.Itoa(highest)); err != nil {
+		return haul.Errorf(haul.ExitRefused,
+			"raise `databases` on the target (Valkey 9 clusters: `cluster-databases`); other clusters hold database 0 only",
+			"the source has keys in databases %v and the target has no database %d: %w", e.sourceDB, highest, err)
+	}
+	return nil
+}
+
+// refuse names what makes this pair impossible.
+func (e *ends) refuse() error {
+	t := e.target
+	switch {
+	case t.Role == "slave":
+		return haul.Errorf(haul.ExitRefused, "name its primary as the target", "the target is a replica of %s:%d", t.MasterHost, t.MasterPort)
+	case t.Product == "redis" && !t.AtLeast(5, 0):
+		return haul.Errorf(haul.ExitRefused, "use a target of Redis 5.0 or later", "the target is Redis %s, which cannot take absolute deadlines", t.Version)
+	case e.source.Cluster:
+		return haul.Errorf(haul.ExitRefused, "name a standalone primary or replica as the source",
+			"the source is a cluster node, which holds only a part of the data; cluster sources are not supported yet")
+	}
+	return nil
+}
+
+// existing decides what to do about keys that the target holds, before anything is written.
+func (e *ends) existing(cfg config) error {
+	if e.keys == 0 || cfg.Existing != existingFail {
+		return nil
+	}
+	return haul.Errorf(haul.ExitRefused,
+		"say what to do with them: --existing flush (delete them first), replace (overwrite keys of the same name), or skip (keep them)",
+		"the target %s holds %d keys already", cfg.Target, e.keys)
+}
+
+// flush empties every primary of the target.
+func (e *ends) flush(ctx context.Context, target *topology.Dialer) error {
+	const patience = 10 * time.Minute // FLUSHALL of a large data set is slow where it is not lazy
+	for _, addr := range e.primary {
+		c, err := target.Open(ctx, addr)
+		if err != nil {
+			return fmt.Errorf("target %s: %w", addr, err)
+		}
+		_, err = c.Do(ctx, patience, "FLUSHALL")
+		_ = c.Close()
+		if err != nil {
+			return fmt.Errorf("target %s: FLUSHALL: %w", addr, err)
+		}
+	}
+	return nil
+}
+
+// plan says what is going to happen.
+func (e *ends) plan(cfg config) []string {
+	mode := "one server"
+	if e.target.Cluster {
+		mode = fmt.Sprintf("a cluster of %d primaries", e.shards)
+	}
+	end := "until stopped"
+	if cfg.OneShot() {
+		end = "until " + cfg.Until
+	}
+	existing := "which is empty"
+	if e.keys > 0 {
+		existing = fmt.Sprintf("which holds %d keys: --existing %s", e.keys, cfg.Existing)
+	}
+	return []string{
+		fmt.Sprintf("source  %s: %s %s, %d keys in databases %v, %d MB used", cfg.Source, e.source.Product, e.source.Version,
+			e.source.Keys(), e.sourceDB, e.source.UsedMemory>>20),
+		fmt.Sprintf("target  %s: %s %s, %s, %s", cfg.Target, e.target.Product, e.target.Version, mode, existing),
+		fmt.Sprintf("haul    %q: full copy, then the stream of writes, %s; delivery at least once; on error %s", cfg.Name, end, cfg.OnError),
+	}
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/keyhaul/keyhaul/haul"
+)
+
+// summary is the last word of a run, for scripts.
+type summary struct {
+	report
+	Ended   time.Time `json:"ended"`
+	Seconds float64   `json:"seconds"`
+	Exit    haul.Exit `json:"exit"`
+	Error   string    `json:"error,omitempty"`
+	Next    string    `json:"next,omitempty"`
+}
+
+// summarize logs how the run ended and writes --summary-file.
+func (a *app) summarize(started time.Time, err error) error {
+	s := summary{report: a.monitor.status(), Ended: time.Now().UTC(), Seconds: time.Since(started).Seconds(), Exit: haul.ExitDone}
+	if err != nil {
+		s.Exit, s.Error = exitCode(err), err.Error()
+		var e *haul.Error
+		if errors.As(err, &e) {
+			s.Next = e.Remedy
+		}
+	}
+	if a.cfg.DryRun {
+		return nil
+	}
+	a.log.Info().Int("exit", int(s.Exit)).Int64("snapshot_keys", s.Link.SnapshotKeys).Int64("entries", s.Link.Entries).
+		Int64("applied_offset", s.Link.Applied).Int64("resent", s.Target.Resends).Interface("counts", s.Target.Counts).
+		Float64("seconds", round(s.Seconds)).Msg("ended")
+	if a.cfg.SummaryFile == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(a.cfg.SummaryFile, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("summary file: %w", err)
+	}
+	return nil
+}
