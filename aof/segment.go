@@ -96,16 +96,18 @@ func createSegment(dir, kind string, l Lineage, first int64) (*segment, error) {
 	return &segment{path: path, size: segmentHeader, born: time.Now(), file: f}, nil
 }
 
-// appendBlock writes p, which begins at stream offset off. buf is scratch. The segment's fields are left to the caller.
-func (g *segment) appendBlock(buf, p []byte, off int64, at time.Time) ([]byte, error) {
-	buf = append(buf[:0], make([]byte, blockHeader)...)
-	buf = append(buf, p...)
-	order.PutUint32(buf[4:], uint32(len(p)))
-	order.PutUint64(buf[8:], uint64(off))
-	order.PutUint64(buf[16:], uint64(at.UnixMilli()))
-	order.PutUint32(buf, crc32.Checksum(buf[4:], castagnoli))
-	_, err := g.file.WriteAt(buf, g.size)
-	return buf, err
+// appendBlock writes p, which begins at stream offset off. The segment's fields are left to the caller.
+func (g *segment) appendBlock(p []byte, off int64, at time.Time) error {
+	var h [blockHeader]byte
+	order.PutUint32(h[4:], uint32(len(p)))
+	order.PutUint64(h[8:], uint64(off))
+	order.PutUint64(h[16:], uint64(at.UnixMilli()))
+	order.PutUint32(h[:], crc32.Update(crc32.Checksum(h[4:], castagnoli), castagnoli, p))
+	if _, err := g.file.WriteAt(p, g.size+blockHeader); err != nil {
+		return err
+	}
+	_, err := g.file.WriteAt(h[:], g.size)
+	return err
 }
 
 // readBlock reads and checks the block at ref into buf and returns its bytes.

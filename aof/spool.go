@@ -71,7 +71,6 @@ type Spool struct {
 	urgent    chan struct{} // a block is full, or the end is reached
 
 	current *segment // being written, by the goroutine of Run alone
-	scratch []byte
 }
 
 type block struct {
@@ -364,7 +363,7 @@ func (s *Spool) flush() error {
 	if err != nil {
 		return err
 	}
-	if s.scratch, err = g.appendBlock(s.scratch, p, from, at); err != nil {
+	if err := g.appendBlock(p, from, at); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -53,7 +53,8 @@ type dispatcher struct {
 	resends int64
 	ready   bool
 	errlog  *errorsLog
-	dbs     map[int32]bool // databases that the target is known to have
+	dbs     map[int32]bool // databases that the target is known to have; of the dispatcher's goroutine, as lastDB
+	lastDB  int32
 }
 
 func newDispatcher(cfg Config) *dispatcher {
@@ -342,7 +343,8 @@ func (d *dispatcher) prepare(ctx context.Context, l *lane, c *resp.Conn) error {
 // hasDB makes sure that the target has a database before the first entry for it is written: a SELECT that fails in a
 // pipeline would let what follows it into another one.
 func (d *dispatcher) hasDB(ctx context.Context, db int32) error {
-	if d.dbs[db] {
+	if db == d.lastDB || d.dbs[db] {
+		d.lastDB = db
 		return nil
 	}
 	const timeout = 10 * time.Second

@@ -28,10 +28,10 @@ type lane struct {
 
 	mu      sync.Mutex
 	conn    *resp.Conn // nil while down
-	pending []item     // not yet taken by the writing goroutine
+	pending ring[item] // not yet taken by the writing goroutine
 	taken   []item     // taken, of which those before pushed are in flight
 	pushed  int
-	flight  opRing
+	flight  ring[op]
 	reading bool // the oldest op was taken out of flight, and is not answered in full
 	partial op   // that op, once the lane is down
 	held    bool // nothing more may be taken
@@ -85,7 +85,9 @@ func signal(c chan struct{}) {
 // push appends items. It never waits.
 func (l *lane) push(items ...item) {
 	l.mu.Lock()
-	l.pending = append(l.pending, items...)
+	for _, it := range items {
+		l.pending.push(it)
+	}
 	l.mu.Unlock()
 	signal(l.wake)
 }
@@ -129,14 +131,9 @@ func (l *lane) take() (items []item, ping, ask bool) {
 	ping, ask = l.ping, l.ask
 	l.ping, l.ask = false, false
 	l.taken, l.pushed = l.taken[:0], 0
-	if l.held || len(l.pending) == 0 {
-		return nil, ping, ask
+	for !l.held && l.pending.len() > 0 && len(l.taken) < takeItems {
+		l.taken = append(l.taken, l.pending.pop())
 	}
-	n := min(len(l.pending), takeItems)
-	l.taken = append(l.taken, l.pending[:n]...)
-	rest := copy(l.pending, l.pending[n:])
-	clear(l.pending[rest:])
-	l.pending = l.pending[:rest]
 	return l.taken, ping, ask
 }
 
@@ -229,7 +226,7 @@ func (l *lane) quiet() bool {
 func (l *lane) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.pending) == 0 && l.pushed == len(l.taken) && !l.waiting() && len(l.failed) == 0
+	return l.pending.len() == 0 && l.pushed == len(l.taken) && !l.waiting() && len(l.failed) == 0
 }
 
 // waiting reports whether replies are due. The lane must be locked.
@@ -276,8 +273,9 @@ func (l *lane) collect() (items []item, cause *failure, unacked int64) {
 	l.bytes.Store(0)
 	items = append(items, l.taken[l.pushed:]...)
 	l.taken, l.pushed = l.taken[:0], 0
-	items = append(items, l.pending...)
-	l.pending = nil
+	for l.pending.len() > 0 {
+		items = append(items, l.pending.pop())
+	}
 	return items, cause, unacked
 }
 
@@ -338,31 +336,4 @@ func (l *lane) Probe(ctx context.Context) keepalive.Verdict {
 		return keepalive.Busy
 	}
 	return keepalive.Alive
-}
-
-// opRing is a queue of ops.
-type opRing struct {
-	ops  []op
-	head int
-}
-
-func (r *opRing) len() int { return len(r.ops) - r.head }
-
-func (r *opRing) push(o op) {
-	if r.head > 1024 && r.head*2 > len(r.ops) {
-		n := copy(r.ops, r.ops[r.head:])
-		clear(r.ops[n:])
-		r.ops, r.head = r.ops[:n], 0
-	}
-	r.ops = append(r.ops, o)
-}
-
-func (r *opRing) pop() op {
-	o := r.ops[r.head]
-	r.ops[r.head] = op{}
-	r.head++
-	if r.head == len(r.ops) {
-		r.ops, r.head = r.ops[:0], 0
-	}
-	return o
 }
