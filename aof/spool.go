@@ -384,7 +384,7 @@ func (s *Spool) flush() error {
 
 // segment returns the segment to write to, a new one if the last is full or old.
 func (s *Spool) segment(from int64) (*segment, error) {
-	if g := s.current; g != nil && g.size < segmentBytes && time.Since(g.born) < segmentAge {
+	if g := s.current; g != nil && g.size < min(segmentBytes, s.cfg.Budget.Max/segmentShare) && time.Since(g.born) < segmentAge {
 		return g, nil
 	}
 	if err := s.closeSegment(); err != nil {

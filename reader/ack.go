@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/keepalive"
 )
 
 const (
@@ -47,9 +48,9 @@ func (p *PSYNC) ack() {
 // getack notes that the source asks how far the target is, at offset.
 func (p *PSYNC) getack(offset int64) {
 	p.mu.Lock()
-	p.getacks = append(p.getacks, offset)
+	p.getacks = append(p.getacks, question{offset, p.out.Watermark.Reached(offset)})
 	p.mu.Unlock()
-	p.ack()
+	p.ack() // the old offset, as a sign of life
 }
 
 // acknowledge tells the source once a second, and whenever it asks, up to where the target has applied its stream. It
@@ -76,6 +77,12 @@ func (p *PSYNC) acknowledge(ctx context.Context, s *fullSync) error {
 	}
 }
 
+// question is a GETACK that waits for its answer.
+type question struct {
+	offset  int64
+	reached <-chan struct{} // closed when the target has applied everything before offset
+}
+
 // asked returns a channel that is closed when the oldest GETACK can be answered with the truth; nil if there is none.
 func (p *PSYNC) asked() <-chan struct{} {
 	p.mu.Lock()
@@ -83,13 +90,13 @@ func (p *PSYNC) asked() <-chan struct{} {
 	if len(p.getacks) == 0 {
 		return nil
 	}
-	return p.out.Watermark.Reached(p.getacks[0])
+	return p.getacks[0].reached
 }
 
 func (p *PSYNC) sendAck(s *fullSync) {
 	offset := p.out.Watermark.Stream().Offset
 	p.mu.Lock()
-	for len(p.getacks) > 0 && p.getacks[0] <= offset {
+	for len(p.getacks) > 0 && p.getacks[0].offset <= offset {
 		p.getacks = p.getacks[1:]
 	}
 	c := p.conn
@@ -191,8 +198,12 @@ func (p *PSYNC) watch(ctx context.Context) error {
 	}
 }
 
-// address is where the link is connected to, or would be first.
-func (p *PSYNC) address() string { return p.cfg.Dialer.Endpoint.Addrs[0] }
+// address is where the link is connected to, or was last.
+func (p *PSYNC) address() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.addr
+}
 
 func (p *PSYNC) polledNode(n topology.Node) {
 	p.mu.Lock()
@@ -212,13 +223,20 @@ func (p *PSYNC) polledNode(n topology.Node) {
 
 // inspect asks the source about itself until it answers.
 func (p *PSYNC) inspect(ctx context.Context) (topology.Node, error) {
+	who := "offset of " + p.who
+	defer p.cfg.Waits.Clear(who)
+	var backoff keepalive.Backoff // the link's own serves the goroutine that receives
 	for {
 		node, err := p.ask(ctx)
 		if err == nil {
 			return node, nil
 		}
-		if err := p.retry(ctx, fmt.Errorf("INFO: %w", err), "asking the source for its offset"); err != nil {
-			return node, err
+		p.cfg.Waits.Set(who, err.Error(), "none needed yet: keyhaul tries again")
+		p.cfg.Log.Warn().Err(err).Msg("asking the source for its offset failed")
+		select {
+		case <-time.After(backoff.Next()):
+		case <-ctx.Done():
+			return node, context.Cause(ctx)
 		}
 	}
 }

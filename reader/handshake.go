@@ -33,6 +33,9 @@ func (p *PSYNC) observe(e topology.Event) {
 	case topology.Loading:
 		p.cfg.Waits.Set(p.who, "the source is loading its data", "none needed: keyhaul goes on when it has finished")
 	case topology.Ready:
+		p.mu.Lock()
+		p.addr = e.Addr
+		p.mu.Unlock()
 		p.cfg.Waits.Clear(p.who)
 	}
 }
@@ -66,8 +69,13 @@ type psyncReply struct {
 	offset int64
 }
 
-// errNotNow is an answer that a later try may change.
-var errNotNow = errors.New("not now")
+// errNotNow is an answer that a later try may change; errDenied one that an operator may change meanwhile.
+var (
+	errNotNow = errors.New("not now")
+	errDenied = errors.New("not allowed")
+)
+
+const permissionRemedy = "let the source's user run PSYNC and REPLCONF (ACL SETUSER … +psync +replconf); managed services often forbid them"
 
 // psync asks for the stream behind offset of history id.
 func (p *PSYNC) psync(ctx context.Context, c *resp.Conn, id string, offset int64) (psyncReply, error) {
@@ -79,34 +87,30 @@ func (p *PSYNC) psync(ctx context.Context, c *resp.Conn, id string, offset int64
 	if err != nil {
 		return psyncReply{}, fmt.Errorf("PSYNC: %w", err)
 	}
-	words := strings.Fields(line)
+	words := append(strings.Fields(line), "")
 	switch {
 	case line[0] == '-':
 		return psyncReply{}, psyncError(resp.NewError(line[1:]))
-	case words[0] == "+FULLRESYNC" && len(words) == 3 && len(words[1]) == 40:
+	case words[0] == "+FULLRESYNC" && len(words) == 4 && len(words[1]) == 40:
 		n, err := strconv.ParseInt(words[2], 10, 64)
 		if err != nil || n < 0 {
 			break
 		}
 		return psyncReply{full: true, id: words[1], offset: n}, nil
 	case words[0] == "+CONTINUE":
-		r := psyncReply{offset: offset}
-		if len(words) > 1 {
-			r.id = words[1]
-		}
-		return r, nil
+		return psyncReply{id: words[1], offset: offset}, nil
 	}
 	return psyncReply{}, fmt.Errorf("PSYNC: unexpected answer %.60q", line)
 }
 
 func psyncError(e *resp.Error) error {
 	switch e.Code {
-	case "NOMASTERLINK", "LOADING", "MASTERDOWN", "BUSY":
+	case "NOMASTERLINK", "LOADING", "MASTERDOWN", "BUSY", "MISCONF":
 		return fmt.Errorf("PSYNC: %w: %w", errNotNow, e)
+	case "NOPERM", "NOAUTH":
+		return fmt.Errorf("PSYNC: %w: %w", errDenied, e)
 	}
-	return haul.Errorf(haul.ExitRefused,
-		"let the source's user run PSYNC and REPLCONF (ACL SETUSER … +psync +replconf); managed services often forbid them",
-		"the source refuses PSYNC: %w", e)
+	return haul.Errorf(haul.ExitRefused, permissionRemedy, "the source refuses PSYNC: %w", e)
 }
 
 // line writes request and reads one line, passing over the newlines that keep the connection alive.
@@ -194,7 +198,11 @@ func (p *PSYNC) retry(ctx context.Context, err error, what string) error {
 		return err
 	}
 	wait := p.backoff.Next()
-	p.cfg.Waits.Set(p.who, err.Error(), "none needed yet: keyhaul tries again")
+	remedy := "none needed yet: keyhaul tries again"
+	if errors.Is(err, errDenied) {
+		remedy = permissionRemedy
+	}
+	p.cfg.Waits.Set(p.who, err.Error(), remedy)
 	p.cfg.Log.Warn().Err(err).Dur("next_try_in", wait).Msg(what + " failed")
 	select {
 	case <-time.After(wait):

@@ -38,7 +38,8 @@ type PSYNCConfig struct {
 	RetainBytes    int64
 	ReplyTimeout   time.Duration // a source that is silent for so long is dialled again
 	Until          Until
-	AckReceived    bool // acknowledge what was received instead of what is applied
+	Patience       time.Duration // how long a missing permission to run PSYNC is waited for at first; 0: for ever
+	AckReceived    bool          // acknowledge what was received instead of what is applied
 	RepeatSnapshot Repeat
 	Waits          *haul.Waits
 	Log            zerolog.Logger
@@ -59,16 +60,19 @@ type PSYNC struct {
 	cfg    PSYNCConfig
 	who    string
 	budget *aof.Budget
-	out    *haul.Channel
+	out    *haul.Channel             // written once, under mu
 	spool  atomic.Pointer[aof.Spool] // of the stream
+
+	useful bool // the connection brought something; of the receiving goroutine
 
 	mu       sync.Mutex
 	conn     *resp.Conn
+	addr     string // of conn
 	node     topology.Node
 	lineage  aof.Lineage
 	status   haul.LinkStatus
-	started  []time.Time // of full syncs
-	getacks  []int64
+	started  []time.Time // of full syncs; of the goroutine of Run
+	getacks  []question
 	polled   []poll
 	ackNow   chan struct{}
 	awaiting atomic.Bool // the source waits for an ACK before it begins the stream
@@ -94,7 +98,9 @@ var errGoal = errors.New("goal reached")
 
 // Run implements haul.Reader.
 func (p *PSYNC) Run(ctx context.Context, out *haul.Channel) error {
+	p.mu.Lock()
 	p.out = out
+	p.mu.Unlock()
 	if p.cfg.Dir != "" {
 		if err := aof.RemoveSegments(p.cfg.Dir); err != nil {
 			return haul.Errorf(haul.ExitUsage, "give keyhaul a state directory that it may write to",
@@ -124,11 +130,16 @@ func (p *PSYNC) generation(ctx context.Context, n uint64) error {
 	}
 	defer p.setConn(nil)
 	defer sync.stream.Remove()
-	defer sync.snapshot.Remove()
 	// Spools write what they hold until all who receive have ended.
 	spoolCtx, stopSpools := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSpools()
+	snapshotCtx, closeSnapshot := context.WithCancel(spoolCtx)
+	sync.closeSnapshot = closeSnapshot
 	var spools errgroup.Group
-	spools.Go(func() error { return sync.snapshot.Run(spoolCtx) })
+	spools.Go(func() error {
+		defer sync.snapshot.Remove()
+		return sync.snapshot.Run(snapshotCtx)
+	})
 	spools.Go(func() error { return sync.stream.Run(spoolCtx) })
 
 	g, gctx := errgroup.WithContext(ctx)
@@ -155,30 +166,40 @@ type fullSync struct {
 	stream   *aof.Spool
 	whole    chan struct{} // closed when the snapshot was received to its end
 	applied  atomic.Bool   // the snapshot is on the target
+
+	closeSnapshot func() // gives up what the snapshot's spool holds
 }
 
 // begin asks for a full sync until the source begins to send one.
 func (p *PSYNC) begin(ctx context.Context, generation uint64) (*fullSync, error) {
 	p.setPhase(haul.PhaseConnecting)
-	for {
+	for began := time.Now(); ; {
 		conn, err := p.connect(ctx)
 		if err != nil {
 			return nil, err
 		}
-		reply, err := p.psync(ctx, conn, "?", -1)
 		var header payload
-		if err == nil {
-			header, err = p.payload(ctx, conn)
+		reply, err := p.psync(ctx, conn, "?", -1)
+		if err == nil { // from here on it costs the source a snapshot
+			p.started = append(p.started, time.Now())
+			if header, err = p.payload(ctx, conn); err == nil {
+				p.cfg.Waits.Clear(p.who)
+				return p.newFullSync(conn, reply, header, generation), nil
+			}
+			err = &snapshotLost{err}
 		}
-		if err != nil {
-			_ = conn.Close()
-			if err := p.retry(ctx, err, "PSYNC"); err != nil {
+		_ = conn.Close()
+		if errors.As(err, new(*snapshotLost)) && ctx.Err() == nil {
+			if err := p.mayRepeat(ctx, err); err != nil {
 				return nil, err
 			}
-			continue
 		}
-		p.cfg.Waits.Clear(p.who)
-		return p.newFullSync(conn, reply, header, generation), nil
+		if errors.Is(err, errDenied) && p.cfg.Patience > 0 && time.Since(began) > p.cfg.Patience {
+			return nil, haul.Errorf(haul.ExitUnreachable, permissionRemedy, "%w", err)
+		}
+		if err := p.retry(ctx, err, "the full sync"); err != nil {
+			return nil, err
+		}
 	}
 }
 
@@ -200,13 +221,15 @@ func (p *PSYNC) newFullSync(conn *resp.Conn, r psyncReply, header payload, gener
 	p.spool.Store(s.stream)
 	p.mu.Lock()
 	p.lineage = lineage
-	p.started = append(p.started, time.Now())
+	p.getacks = nil
 	p.status.ReplID = r.id
 	p.status.FullSyncs++
 	p.status.Phase = haul.PhaseSnapshot
 	p.status.SnapshotTotal = max(header.length, 0)
 	p.status.SnapshotDone = false
 	p.mu.Unlock()
+	p.awaiting.Store(false)
+	p.useful = true
 	p.setConn(conn)
 	p.cfg.Log.Info().Str("replication_id", r.id).Int64("offset", r.offset).Int64("bytes", header.length).
 		Msg("the source sends its snapshot")
@@ -235,7 +258,7 @@ func (p *PSYNC) decode(ctx context.Context, s *fullSync) error {
 	s.start.DB = db
 	p.out.Watermark.Start(s.start)
 	s.applied.Store(true)
-	s.snapshot.Trim(s.snapshot.End())
+	s.closeSnapshot()
 	p.ack()
 	progress := p.out.Watermark.Progress()
 	p.mu.Lock()
@@ -284,12 +307,12 @@ func (p *PSYNC) setPhase(phase haul.Phase) {
 // Status implements haul.Reader.
 func (p *PSYNC) Status() haul.LinkStatus {
 	p.mu.Lock()
-	s := p.status
+	s, out := p.status, p.out
 	p.mu.Unlock()
-	if p.out == nil {
+	if out == nil {
 		return s
 	}
-	at, progress := p.out.Watermark.Stream(), p.out.Watermark.Progress()
+	at, progress := out.Watermark.Stream(), out.Watermark.Progress()
 	s.SnapshotBytes, s.SnapshotKeys, s.Entries = progress.SnapshotBytes, progress.SnapshotKeys, progress.Entries
 	s.Applied, s.DB = at.Offset, at.DB
 	s.Spooled = p.budget.Used()

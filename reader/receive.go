@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/keyhaul/keyhaul/aof"
@@ -33,7 +34,7 @@ func (p *PSYNC) receive(ctx context.Context, s *fullSync) error {
 			p.awaiting.Store(true)
 		}
 		p.ack()
-		err = p.receiveStream(ctx, conn, s.stream)
+		err = p.receiveStream(ctx, conn, s)
 	} else if ctx.Err() == nil {
 		stop()
 		return &snapshotLost{err}
@@ -48,7 +49,7 @@ func (p *PSYNC) receive(ctx context.Context, s *fullSync) error {
 			return err
 		}
 		stop = context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
-		err = p.receiveStream(ctx, conn, s.stream)
+		err = p.receiveStream(ctx, conn, s)
 	}
 }
 
@@ -68,14 +69,14 @@ func (p *PSYNC) receiveSnapshot(ctx context.Context, c *resp.Conn, s *fullSync) 
 		}
 		if left > 0 {
 			left -= int64(n)
-			err = p.keepSnapshot(ctx, s.snapshot, room[:n])
+			err = p.keepSnapshot(ctx, s, room[:n])
 		} else {
 			got := buf[:held+n]
 			if bytes.HasSuffix(got, []byte(s.header.mark)) {
-				return p.keepSnapshot(ctx, s.snapshot, got[:len(got)-markLength])
+				return p.keepSnapshot(ctx, s, got[:len(got)-markLength])
 			}
 			if keep := len(got) - markLength; keep > 0 {
-				err = p.keepSnapshot(ctx, s.snapshot, got[:keep])
+				err = p.keepSnapshot(ctx, s, got[:keep])
 				got = got[keep:]
 			}
 			held = copy(buf, got)
@@ -87,25 +88,56 @@ func (p *PSYNC) receiveSnapshot(ctx context.Context, c *resp.Conn, s *fullSync) 
 	return nil
 }
 
-func (p *PSYNC) keepSnapshot(ctx context.Context, spool *aof.Spool, b []byte) error {
-	const every = 10 * time.Second
-	var warned time.Time
-	for {
-		err := spool.Write(ctx, b)
-		if !errors.Is(err, aof.ErrFull) {
+// keepSnapshot puts b into the spool of the snapshot, however long that takes.
+func (p *PSYNC) keepSnapshot(ctx context.Context, s *fullSync, b []byte) error {
+	const poll, tell = 20 * time.Millisecond, time.Second
+	full := time.Time{}
+	for len(b) > 0 {
+		room, err := s.snapshot.Buffer(ctx)
+		switch {
+		case err == nil:
+			n := copy(room, b)
+			s.snapshot.Commit(n)
+			b = b[n:]
+			continue
+		case !errors.Is(err, aof.ErrFull):
 			return err
+		case p.makeRoom(s):
+			continue
 		}
-		if time.Since(warned) > every {
+		if full.IsZero() {
+			full = time.Now()
+		}
+		if time.Since(full) > tell {
+			p.cfg.Waits.Set(spoolWait, fmt.Sprintf("the snapshot does not fit into its %d bytes: the source is stalled (%v)", p.budget.Max, err),
+				"raise spool.max-bytes; reading goes on as the target takes more")
 			p.cfg.Log.Error().Err(err).Int64("limit", p.budget.Max).
 				Msg("the snapshot does not fit into the spool: the source is stalled until the target has taken more; raise spool.max-bytes")
-			warned = time.Now()
 		}
 		select {
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(poll):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+	if !full.IsZero() {
+		p.cfg.Waits.Clear(spoolWait)
+	}
+	return nil
+}
+
+// spoolWait is who waits for room in the spool.
+const spoolWait = "spool"
+
+// makeRoom gives up what the target has acknowledged, however recently, and reports whether that helped.
+func (p *PSYNC) makeRoom(s *fullSync) bool {
+	before := p.budget.Used()
+	if s.applied.Load() {
+		s.stream.Trim(p.out.Watermark.Stream().Offset)
+	} else {
+		s.snapshot.Trim(p.out.Watermark.Progress().SnapshotBytes)
+	}
+	return p.budget.Used() < before
 }
 
 // read reads once, for no longer than a live source is silent.
@@ -120,16 +152,22 @@ func (p *PSYNC) read(ctx context.Context, c *resp.Conn, room []byte) (int, error
 	if n > 0 {
 		return n, nil
 	}
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
 		err = errors.New("the source closed the connection")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("the source has sent nothing for %v", p.cfg.ReplyTimeout)
 	}
 	return 0, err
 }
 
 // receiveStream takes the stream into its spool until the connection is lost or the spool is full.
-func (p *PSYNC) receiveStream(ctx context.Context, c *resp.Conn, spool *aof.Spool) error {
+func (p *PSYNC) receiveStream(ctx context.Context, c *resp.Conn, s *fullSync) error {
 	for {
-		room, err := spool.Buffer(ctx)
+		room, err := s.stream.Buffer(ctx)
+		if errors.Is(err, aof.ErrFull) && p.makeRoom(s) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -138,19 +176,25 @@ func (p *PSYNC) receiveStream(ctx context.Context, c *resp.Conn, spool *aof.Spoo
 			return orCause(ctx, err)
 		}
 		p.awaiting.Store(false)
+		p.useful = true
 		p.backoff.Reset()
-		spool.Commit(n)
+		s.stream.Commit(n)
 	}
 }
 
 // resume connects again after cause, and continues the stream behind what was received.
 func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Conn, error) {
-	if errors.Is(cause, aof.ErrFull) {
+	switch {
+	case errors.Is(cause, aof.ErrFull):
 		if err := p.waitForRoom(ctx, cause); err != nil {
 			return nil, err
 		}
-	} else {
+	case p.useful:
 		p.cfg.Log.Warn().Err(cause).Msg("the connection to the source is lost")
+	default: // a source that accepts and hangs up is not dialled without pause
+		if err := p.retry(ctx, cause, "the connection to the source"); err != nil {
+			return nil, err
+		}
 	}
 	for {
 		conn, err := p.connect(ctx)
@@ -158,6 +202,7 @@ func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Con
 			return nil, err
 		}
 		if err = p.continueAt(ctx, conn, s.stream.End()); err == nil {
+			p.useful = false
 			p.setConn(conn)
 			p.mu.Lock()
 			p.status.Reconnects++
@@ -169,7 +214,7 @@ func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Con
 			return conn, nil
 		}
 		_ = conn.Close()
-		if err := p.retry(ctx, err, "the stream of the source could not be continued"); err != nil {
+		if err := p.retry(ctx, err, "continuing the stream of the source"); err != nil {
 			return nil, err
 		}
 	}
@@ -185,11 +230,14 @@ func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, offset int64) erro
 		return err
 	}
 	r, err := p.psync(ctx, c, id, offset)
+	if final := (*haul.Error)(nil); errors.As(err, &final) {
+		return haul.Errorf(haul.ExitFailed, final.Remedy, "%w", final.Err) // not refused: much was written before
+	}
 	if err != nil {
 		return err
 	}
 	if r.full {
-		return historyLost("the source has begun a new history", offset, node)
+		return historyLost(otherHistory, offset, node)
 	}
 	if r.id != "" && r.id != id {
 		p.mu.Lock()
@@ -206,20 +254,29 @@ func historyLeft(n topology.Node, id string, offset int64) error {
 	known := id == n.ReplID || id == n.ReplID2 && want <= n.SecondReplOffset
 	switch {
 	case !known:
-		return historyLost("it has another replication history now", offset, n)
+		return historyLost(otherHistory, offset, n)
 	case !n.Backlog.Active:
 		return historyLost("it keeps no backlog", offset, n)
-	case want < n.Backlog.First || want > n.Backlog.First+n.Backlog.Length:
-		return historyLost("its backlog does not reach", offset, n)
+	case want < n.Backlog.First:
+		return historyLost(backlogShort, offset, n)
+	case want > n.Backlog.First+n.Backlog.Length:
+		return historyLost("it has less of this history than was received from it: it lost writes", offset, n)
 	}
 	return nil
 }
 
+const (
+	otherHistory = "it has another replication history now: it was restarted without its data, or is another server"
+	backlogShort = "its backlog does not reach back so far"
+)
+
 func historyLost(why string, offset int64, n topology.Node) error {
-	missing := n.MasterReplOffset - offset
-	return haul.Errorf(haul.ExitHistoryLost,
-		"start keyhaul again with --existing flush or replace for a new full copy; "+
-			fmt.Sprintf("a repl-backlog-size above %d bytes on the source would have sufficed this time", max(missing, 1<<20)),
+	remedy := "start keyhaul again with --existing flush or replace for a new full copy"
+	if why == backlogShort {
+		remedy += fmt.Sprintf("; a repl-backlog-size above %d bytes on the source would have sufficed this time",
+			max(n.MasterReplOffset-offset, 1<<20))
+	}
+	return haul.Errorf(haul.ExitHistoryLost, remedy,
 		"the source cannot continue behind offset %d: %s (replication id %s, at offset %d, backlog from %d, %d bytes)",
 		offset, why, n.ReplID, n.MasterReplOffset, n.Backlog.First, n.Backlog.Length)
 }
@@ -227,7 +284,7 @@ func historyLost(why string, offset int64, n topology.Node) error {
 // waitForRoom closes the connection, since a stalled one would stall the source's other replicas, and waits until
 // half of the spool is free.
 func (p *PSYNC) waitForRoom(ctx context.Context, cause error) error {
-	who := "spool"
+	who := spoolWait
 	p.cfg.Waits.Set(who, fmt.Sprintf("it holds %d of %d bytes: %v", p.budget.Used(), p.budget.Max, cause),
 		"make the target faster, or raise spool.max-bytes; reading goes on when half of it is free")
 	defer p.cfg.Waits.Clear(who)
@@ -246,7 +303,7 @@ func (p *PSYNC) waitForRoom(ctx context.Context, cause error) error {
 }
 
 // mayRepeat decides whether a broken snapshot is asked for again.
-func (p *PSYNC) mayRepeat(ctx context.Context, lost *snapshotLost) error {
+func (p *PSYNC) mayRepeat(ctx context.Context, lost error) error {
 	recent := 0
 	for _, t := range p.started {
 		if time.Since(t) < time.Hour {
@@ -264,7 +321,10 @@ func (p *PSYNC) mayRepeat(ctx context.Context, lost *snapshotLost) error {
 	if err := p.out.Watermark.Drain(ctx); err != nil {
 		return err
 	}
-	p.out.Watermark.Restart()
+	defer p.out.Watermark.Restart()
+	if p.out.Watermark.Progress().SnapshotKeys == 0 {
+		return nil
+	}
 	if p.cfg.RepeatSnapshot != RepeatFlush {
 		p.cfg.Log.Warn().Msg("keys that the source deletes before the next snapshot stay on the target")
 		return nil

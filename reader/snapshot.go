@@ -33,14 +33,15 @@ func decodeSnapshot(ctx context.Context, spool *aof.Spool, out *haul.Channel, to
 	if err := d.rdb.Header(); err != nil {
 		return 0, err
 	}
-	for {
+	for announced := int64(0); ; {
 		var r rdb.Record
 		start := d.window.Offset()
 		if err := d.rdb.Next(&r); err != nil {
 			return 0, err
 		}
-		if d.rdb.Keys > 0 {
-			d.total(d.rdb.Keys)
+		if d.rdb.Keys != announced {
+			announced = d.rdb.Keys
+			d.total(announced)
 		}
 		if r.Kind == rdb.KindEnd {
 			break

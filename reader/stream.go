@@ -16,6 +16,7 @@ import (
 type streamDecoder struct {
 	*batcher
 	spool *aof.Spool
+	limit int64 // an entry of more bytes is not kept whole
 	specs streamSpecs
 	args  []aof.Arg
 	tx    transaction
@@ -23,6 +24,10 @@ type streamDecoder struct {
 	getack func(offset int64) // hears of a REPLCONF GETACK that begins at offset
 	split  func()             // hears of a transaction that was too large to be kept as one
 }
+
+// headRoom is what must be left of the limit when a command of a transaction begins, so that its name, and those that
+// are about the stream itself, are kept to be looked at.
+const headRoom = 256
 
 // streamSpecs are the commands that are about the stream itself.
 type streamSpecs struct{ ping, sel, multi, exec, replconf *command.Spec }
@@ -56,7 +61,7 @@ func decodeStream(ctx context.Context, spool *aof.Spool, out *haul.Channel, at h
 	}
 	defer k.discard()
 	d := &streamDecoder{
-		batcher: k, spool: spool, getack: getack, split: split,
+		batcher: k, spool: spool, limit: int64(out.EntryLimit()), getack: getack, split: split,
 		specs: streamSpecs{
 			ping: lookup("PING"), sel: lookup("SELECT"), multi: lookup("MULTI"), exec: lookup("EXEC"),
 			replconf: lookup("REPLCONF"),
@@ -74,6 +79,11 @@ func lookup(name string) *command.Spec { return command.Lookup([]byte(name)) }
 
 // next decodes one command.
 func (d *streamDecoder) next() error {
+	if d.tx.open && !d.tx.loose && d.window.Rel() > d.limit-headRoom {
+		if err := d.loosen(); err != nil {
+			return err
+		}
+	}
 	if !d.tx.open || d.tx.loose {
 		d.window.Begin()
 	}
@@ -164,6 +174,11 @@ func (d *streamDecoder) queue(c txCommand, args []aof.Arg) error {
 	if !d.window.Large() {
 		return nil
 	}
+	return d.loosen()
+}
+
+// loosen gives up keeping the open transaction in one piece.
+func (d *streamDecoder) loosen() error {
 	d.tx.loose = true
 	d.split()
 	for _, c := range d.tx.cmds {
