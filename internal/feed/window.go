@@ -45,7 +45,10 @@ type Window struct {
 	summed int
 }
 
-const scratch = 64 << 10
+const (
+	scratch = 64 << 10 // room in which a large entry is walked through
+	trust   = 1 << 20  // room made for a length before its bytes arrive: it may be wrong
+)
 
 // New starts a window over src at stream offset off. An entry of more than limit bytes is not kept whole. sum, if any,
 // is given every byte that was passed, once and in order, when Sync or Begin is called and as buffers are exchanged.
@@ -80,6 +83,16 @@ func (w *Window) Kept() []byte {
 		return w.buf[w.mark:w.floor]
 	}
 	return w.buf[w.mark:w.pos]
+}
+
+// HandOn lets the keeper hand on what is complete, as if the source had nothing at the moment.
+func (w *Window) HandOn() error {
+	w.Sync()
+	buf, err := w.keeper.Idle(w.ctx, w.buf[w.mark:])
+	if err == nil {
+		w.exchange(buf)
+	}
+	return err
 }
 
 // Sync gives sum the bytes passed so far.
@@ -164,8 +177,9 @@ func (w *Window) need(n int) error {
 		}
 	}
 	for len(w.buf)-w.pos < n {
-		if w.pos+n > cap(w.buf) || len(w.buf) == cap(w.buf) {
-			if err := w.room(n); err != nil {
+		ahead := min(n, 2*(len(w.buf)-w.pos)+trust)
+		if w.pos+ahead > cap(w.buf) || len(w.buf) == cap(w.buf) {
+			if err := w.room(ahead); err != nil {
 				return err
 			}
 		}
@@ -232,15 +246,30 @@ func (w *Window) exchange(buf []byte) {
 	w.buf = buf
 }
 
+// reclaim makes free room in a buffer that the keeper has exchanged: the new one may be smaller.
+func (w *Window) reclaim() error {
+	least := 1
+	if w.floor >= 0 {
+		least = scratch
+		if cap(w.buf)-len(w.buf) < least {
+			w.compact()
+		}
+	}
+	if cap(w.buf)-len(w.buf) < least {
+		return w.roll(len(w.buf) - w.mark + least)
+	}
+	return nil
+}
+
 // fill reads once from the source into free room.
 func (w *Window) fill() error {
 	if !w.src.Ready() {
-		w.Sync()
-		buf, err := w.keeper.Idle(w.ctx, w.buf[w.mark:])
-		if err != nil {
+		if err := w.HandOn(); err != nil {
 			return err
 		}
-		w.exchange(buf)
+		if err := w.reclaim(); err != nil {
+			return err
+		}
 	}
 	n, err := w.src.Read(w.ctx, w.buf[len(w.buf):cap(w.buf)])
 	w.buf = w.buf[:len(w.buf)+n]
