@@ -42,7 +42,7 @@ const (
 
 // Lane is a connection that is kept.
 type Lane interface {
-	// Ping queues a PING, unless something was written since the last call or the lane is in use at the moment.
+	// Ping queues a PING, unless something was written in the latter half of the interval, or the lane is in use.
 	Ping()
 	// AskTimeout queues the question for the server's timeout.
 	AskTimeout()

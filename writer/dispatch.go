@@ -286,7 +286,7 @@ func (d *dispatcher) fatal(err error) {
 
 // connect brings a lane up. It tries until ctx ends.
 func (d *dispatcher) connect(ctx context.Context, l *lane) error {
-	who := "target " + l.addr
+	who := l.who()
 	l.state.Store("connecting")
 	conn, err := topology.Connect(ctx, topology.ConnectOptions{
 		Dialer: d.cfg.Dialer, Role: "target", Addrs: []string{l.addr}, Prepare: func(ctx context.Context, c *resp.Conn) error {

@@ -52,7 +52,7 @@ func (c *encoder) snapshot(o *outbox, it item) error {
 			plain++
 			continue
 		}
-		if err := c.key(o, it.batch, i, e, k); err != nil {
+		if err := c.key(o, item{it.batch, i, 1, it.part}, e, k); err != nil {
 			return err
 		}
 	}
@@ -63,11 +63,12 @@ func (c *encoder) snapshot(o *outbox, it item) error {
 }
 
 // key appends one key or function library.
-func (c *encoder) key(o *outbox, b *haul.Batch, i uint32, e *haul.Entry, k *haul.Key) error {
+func (c *encoder) key(o *outbox, it item, e *haul.Entry, k *haul.Key) error {
+	b := it.batch
 	if e.Big != nil {
-		return c.bigKey(o, b, i, e, k)
+		return c.bigKey(o, it, e, k)
 	}
-	o.ops = append(o.ops, op{item: item{b, i, 1, whole}, kind: opOne, left: 1, total: 1, count: 1})
+	o.ops = append(o.ops, op{item: it, kind: opOne, left: 1, total: 1, count: 1})
 	switch {
 	case e.Kind == haul.KindFunction:
 		c.loadFunction(o, k.Name)
@@ -273,9 +274,8 @@ func (c *encoder) payloadStart(o *outbox, prefix []byte, t byte) uint64 {
 
 // bigKey writes a key whose value is read from the spool. It flushes the outbox, so that no more of the value than a
 // piece is in memory.
-func (c *encoder) bigKey(o *outbox, b *haul.Batch, i uint32, e *haul.Entry, k *haul.Key) error {
-	self := op{item: item{b, i, 1, whole}, kind: opOne, left: 1, total: 1, count: 1}
-	o.ops = append(o.ops, self)
+func (c *encoder) bigKey(o *outbox, it item, e *haul.Entry, k *haul.Key) error {
+	o.ops = append(o.ops, op{item: it, kind: opOne, left: 1, total: 1, count: 1})
 	if head, ok := c.bigString(e, k); ok {
 		size := e.Big.Len - head
 		c.setHead(o, k)
@@ -287,7 +287,7 @@ func (c *encoder) bigKey(o *outbox, b *haul.Batch, i uint32, e *haul.Entry, k *h
 		c.setTail(o, k)
 		return nil
 	}
-	prefix := b.Bytes(k.Prefix)
+	prefix := it.batch.Bytes(k.Prefix)
 	c.restoreHead(o, k, int64(len(prefix)+1)+e.Big.Len+rdb.FooterSize)
 	crc := c.payloadStart(o, prefix, k.Type)
 	err := o.stream(e.Big.Section(haul.BigSpan{Len: e.Big.Len}), func(p []byte) { crc = rdb.CRC64(crc, p) })

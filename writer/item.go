@@ -1,6 +1,9 @@
 package writer
 
-import "github.com/keyhaul/keyhaul/haul"
+import (
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/resp"
+)
 
 // item is work for a lane: consecutive entries of a batch, or a part of one entry. It says all that is needed to
 // encode it, once more if it must be sent again.
@@ -42,7 +45,7 @@ type op struct {
 	bad    int32 // entries that were taken out of it, to be sent again
 	count  int32 // entries that it stands for
 	size   int32 // bytes on the wire, as far as they fit
-	failed *failure
+	failed *resp.Error // of a transaction: its first error
 }
 
 type opKind uint8

@@ -27,7 +27,8 @@ type lane struct {
 	served bool   // the dispatcher's: it was connected once
 
 	mu      sync.Mutex
-	conn    *resp.Conn // nil while down
+	conn    *resp.Conn    // nil while down
+	over    chan struct{} // of the last connection: closed when its goroutines have ended
 	pending ring[item] // not yet taken by the writing goroutine
 	taken   []item     // taken, of which those before pushed are in flight
 	pushed  int
@@ -40,6 +41,7 @@ type lane struct {
 	due     time.Time // since when a reply has been due
 	ping    bool
 	ask     bool
+	stalled bool // the keeper's: what it found is listed as waited for
 
 	// owned by the reading goroutine, and by the dispatcher while the lane is quiet
 	failing bool
@@ -47,7 +49,7 @@ type lane struct {
 
 	state      atomic.Value // string, for status
 	wrote      atomic.Int64 // bytes
-	wroteAtPng int64        // of the keeper's goroutine
+	wroteAt    atomic.Int64 // unix ns
 	entries    atomic.Int64 // in flight
 	bytes      atomic.Int64 // in flight
 	replied    atomic.Int64 // unix ns of the last reply
@@ -55,12 +57,14 @@ type lane struct {
 	pings      atomic.Int64
 	reconnects atomic.Int64
 	redirects  atomic.Int64
+	stalled    atomic.Bool // a wait for a reply is shown
 }
 
 // failure is why entries could not be written.
 type failure struct {
-	act action
-	err *resp.Error
+	act  action
+	err  *resp.Error
+	what error // names the entry, where the operator has to mend it
 }
 
 func newLane(d *dispatcher, addr string) *lane {
@@ -98,8 +102,20 @@ func (l *lane) begin(conn *resp.Conn) {
 	l.state.Store("ready")
 	l.mu.Lock()
 	l.conn = conn
+	l.over = make(chan struct{})
 	l.held = false
 	l.mu.Unlock()
+}
+
+// close ends the lane's connection, if it has one, and waits until it is gone.
+func (l *lane) close() {
+	l.mu.Lock()
+	conn, over := l.conn, l.over
+	l.mu.Unlock()
+	if conn != nil {
+		_ = conn.Close()
+		<-over
+	}
 }
 
 // serve runs a connection until it is lost or ctx ends.
@@ -108,17 +124,17 @@ func (l *lane) serve(ctx context.Context, conn *resp.Conn) {
 	closer := context.AfterFunc(gctx, func() { _ = conn.Close() })
 	g.Go(func() error { return l.write(gctx, conn) })
 	g.Go(func() error { return l.read(conn) })
-	if l.d.cfg.Keepalive {
-		g.Go(func() error { return l.keep.Run(gctx, l) })
-	}
+	g.Go(func() error { return l.keep.Run(gctx, l.kept()) })
 	err := g.Wait()
 	closer()
 	_ = conn.Close()
+	l.answered()
+	l.state.Store("closed")
 	l.mu.Lock()
 	l.conn = nil
 	l.held = true
+	close(l.over)
 	l.mu.Unlock()
-	l.state.Store("closed")
 	if ctx.Err() == nil {
 		l.d.lost(l, err)
 	}
@@ -140,7 +156,7 @@ func (l *lane) take() (items []item, ping, ask bool) {
 // write encodes items and writes them as long as the connection lives.
 func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
 	current := 0
-	o := &outbox{conn: conn.Conn, push: func(ops []op) { l.launch(ops, current) }}
+	o := &outbox{conn: conn.Conn, push: func(ops []op) { l.launch(ops, current) }, moved: l.moved}
 	for {
 		items, ping, ask := l.take()
 		if len(items) == 0 && !ping && !ask {
@@ -168,6 +184,9 @@ func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
 				}
 			}
 		}
+		if len(items) == 0 {
+			o.size = 0
+		}
 		if err := l.flush(o); err != nil {
 			return err
 		}
@@ -175,10 +194,13 @@ func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
 	}
 }
 
+// flush writes what is gathered. What the lane has to say for itself does not count as written: Ping would take it for
+// use of the lane.
 func (l *lane) flush(o *outbox) error {
 	n := int64(o.size)
 	err := o.flush()
 	l.wrote.Add(n)
+	l.wroteAt.Store(time.Now().UnixNano())
 	return err
 }
 
@@ -213,6 +235,13 @@ func (l *lane) launch(ops []op, current int) {
 	l.mu.Unlock()
 	l.entries.Add(entries)
 	l.bytes.Add(size)
+}
+
+// moved notes that a piece of a long entry was taken by the connection: its reply is not due yet.
+func (l *lane) moved() {
+	l.mu.Lock()
+	l.due = time.Now()
+	l.mu.Unlock()
 }
 
 // quiet reports whether nothing is on its way any more: the lane is down, or held with all replies in.
@@ -256,7 +285,7 @@ func (l *lane) collect() (items []item, cause *failure, unacked int64) {
 	l.failed, l.cause = nil, nil
 	l.failing = false
 	clear(l.slots)
-	for l.waiting() {
+	for l.conn == nil && l.waiting() { // on a live connection only control commands can be in flight
 		o := l.partial
 		if !l.reading {
 			o = l.flight.pop()
@@ -267,7 +296,7 @@ func (l *lane) collect() (items []item, cause *failure, unacked int64) {
 			o.batch.Done(acked)
 		}
 		items = append(items, rest...)
-		unacked += int64(o.count) - int64(acked)
+		unacked += int64(o.count) - int64(acked) - int64(o.bad)
 	}
 	l.entries.Store(0)
 	l.bytes.Store(0)
@@ -279,10 +308,16 @@ func (l *lane) collect() (items []item, cause *failure, unacked int64) {
 	return items, cause, unacked
 }
 
-// Ping implements keepalive.Lane. A lane whose mutex is taken is in use.
+// who names the lane where waits are listed.
+func (l *lane) who() string { return "target " + l.addr }
+
+// Ping implements keepalive.Lane. A lane that wrote lately needs none, and one whose mutex is taken is in use.
 func (l *lane) Ping() {
-	if wrote := l.wrote.Load(); wrote != l.wroteAtPng {
-		l.wroteAtPng = wrote
+	if l.stalled && l.Stalled() == 0 {
+		l.stalled = false
+		l.d.cfg.Waits.Clear(l.who())
+	}
+	if time.Since(time.Unix(0, l.wroteAt.Load())) < l.keep.Interval()/2 {
 		return
 	}
 	if !l.mu.TryLock() {
@@ -307,6 +342,26 @@ func (l *lane) AskTimeout() {
 	signal(l.wake)
 }
 
+// unpinged is a lane whose keepalive is switched off: it is only watched for replies that do not come.
+type unpinged struct{ *lane }
+
+func (unpinged) Ping()       {}
+func (unpinged) AskTimeout() {}
+
+func (l *lane) kept() keepalive.Lane {
+	if l.d.cfg.Keepalive {
+		return l
+	}
+	return unpinged{l}
+}
+
+// answered takes back what Probe has told the operator.
+func (l *lane) answered() {
+	if l.stalled.Load() && l.stalled.CompareAndSwap(true, false) {
+		l.d.cfg.Waits.Clear("target " + l.addr)
+	}
+}
+
 // Stalled implements keepalive.Lane.
 func (l *lane) Stalled() time.Duration {
 	l.mu.Lock()
@@ -324,8 +379,8 @@ func (l *lane) Stalled() time.Duration {
 // Probe implements keepalive.Lane.
 func (l *lane) Probe(ctx context.Context) keepalive.Verdict {
 	const patience = 5 * time.Second
-	who := "target " + l.addr
-	l.d.cfg.Waits.Set(who, fmt.Sprintf("no reply for %v", l.Stalled().Round(time.Second)),
+	l.stalled.Store(true)
+	l.d.cfg.Waits.Set("target "+l.addr, fmt.Sprintf("no reply for %v", l.Stalled().Round(time.Second)),
 		"none needed if the target works on a slow command; else look at that server")
 	c, err := l.d.cfg.Dialer.Dial(ctx, l.addr)
 	if err != nil {

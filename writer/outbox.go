@@ -22,6 +22,7 @@ type outbox struct {
 	size  int
 	ops   []op       // what is to be expected for what is gathered
 	push  func([]op) // is given ops before a byte of theirs is written
+	moved func()     // hears of each piece that stream has written; may be nil
 	db    int32
 	piece []byte
 }
@@ -86,6 +87,9 @@ func (o *outbox) stream(r io.Reader, seen func([]byte)) error {
 		if n > 0 {
 			if _, err := o.conn.Write(o.piece[:n]); err != nil {
 				return err
+			}
+			if o.moved != nil {
+				o.moved()
 			}
 		}
 		if err == io.EOF { //nolint:errorlint // io.SectionReader returns the value itself

@@ -9,13 +9,17 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/resp"
 )
 
-const replyBuffer = 32 << 10
+const (
+	replyBuffer    = 32 << 10
+	maxReplyBuffer = 1 << 20 // it may grow further for one reply
+)
 
 // read matches replies to the queue, in order, as long as the connection lives.
 func (l *lane) read(conn *resp.Conn) error {
@@ -42,6 +46,7 @@ func (l *lane) read(conn *resp.Conn) error {
 			return err
 		}
 		l.replied.Store(time.Now().UnixNano())
+		l.answered()
 		buf = buf[:len(buf)+n]
 		pos := 0
 		for pos < len(buf) {
@@ -69,7 +74,10 @@ func (l *lane) read(conn *resp.Conn) error {
 			}
 			pos += size
 		}
-		buf = buf[:copy(buf, buf[pos:])]
+		if pos == len(buf) && cap(buf) > maxReplyBuffer {
+			buf = make([]byte, 0, replyBuffer) // it has grown for one long reply
+		}
+		buf = buf[:copy(buf, buf[min(pos, len(buf)):])]
 	}
 }
 
@@ -86,6 +94,9 @@ func replyLength(b []byte) (n int, skip int64, err error) {
 		n, err = resp.Scan(b)
 		if errors.Is(err, resp.ErrShort) && len(b) >= replyBuffer/2 {
 			head := bytes.IndexByte(b, '\n') + 1
+			if head < len("$0\r\n") {
+				return 0, 0, &resp.ProtocolError{Reason: "a bulk reply without its length"}
+			}
 			size, err := resp.ParseInt(b[1 : head-2])
 			return head, size + 2, err
 		}
@@ -118,7 +129,8 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 	case opOne:
 		if isError || l.failing {
 			l.entryReply(o, o.item, b)
-		} else if b[0] == resp.KindBulk && o.batch.Snapshot {
+		}
+		if b[0] == resp.KindBulk && o.batch.Snapshot {
 			l.d.count("existing_skipped", 1) // SET NX has answered nil
 		}
 	case opStrings:
@@ -129,7 +141,7 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 		l.txReply(o, b)
 	case opSelect:
 		if isError {
-			return false, fmt.Errorf("SELECT: %w", errorOf(b))
+			return true, fmt.Errorf("SELECT: %w", errorOf(b))
 		}
 	case opPing: // any reply proves life
 	case opTimeout:
@@ -142,17 +154,18 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 	return false, nil
 }
 
+// finish accounts for an op whose replies are all in, and only then lets the lane be quiet.
 func (l *lane) finish(o *op) {
-	l.mu.Lock()
-	l.reading = false
-	empty := l.flight.len() == 0
-	l.mu.Unlock()
 	l.entries.Add(-int64(o.count))
 	l.bytes.Add(-int64(o.size))
 	if n := int(o.count - o.bad); o.batch != nil && n > 0 {
 		l.acked.Add(int64(n))
 		o.batch.Done(n)
 	}
+	l.mu.Lock()
+	l.reading = false
+	empty := l.flight.len() == 0
+	l.mu.Unlock()
 	if empty {
 		signal(l.d.idle)
 	}
@@ -180,21 +193,22 @@ func (l *lane) refused(o *op, it item, e *resp.Error) {
 		if act >= actAsk {
 			l.redirects.Add(1)
 		}
-		l.again(o, it, &failure{act, e})
+		l.again(o, it, &failure{act: act, err: e})
 		return
 	}
-	if e.Code == "BUSYKEY" && it.batch.Snapshot && l.d.cfg.Existing == ExistingSkip {
-		l.d.count("existing_skipped", 1)
+	if l.d.existing(it, e) {
 		return
 	}
 	switch l.d.cfg.OnError {
 	case OnErrorHold:
-		l.again(o, it, &failure{actData, e})
+		l.again(o, it, &failure{act: actData, err: e, what: l.d.refusal(it, e)})
 	case OnErrorSkip:
-		l.d.skip(it, e)
+		if !l.d.skip(it, e) {
+			o.bad++
+		}
 	default:
 		l.d.fatal(l.d.refusal(it, e))
-		l.again(o, it, &failure{actData, e})
+		l.again(o, it, &failure{act: actData, err: e})
 	}
 }
 
@@ -214,40 +228,49 @@ func (l *lane) again(o *op, it item, why *failure) {
 	signal(l.d.trouble)
 }
 
-// stringsReply handles the reply of an MSET of the snapshot, all of whose keys share its fate.
+// stringsReply handles the reply of an MSET of the snapshot. If it was refused its keys are sent again one by one, so
+// that what is wrong with one of them is neither laid to another nor kept from the operator.
 func (l *lane) stringsReply(o *op, b []byte) {
 	if b[0] != resp.KindError {
 		return // keys of the snapshot do not depend on each other
 	}
-	bad := o.count
-	l.refused(o, o.item, errorOf(b))
-	if o.bad > 0 {
-		o.bad = bad
+	var why *failure
+	if e := errorOf(b); classify(e) != actData {
+		why = &failure{act: classify(e), err: e}
+	}
+	for i := o.first; i < o.first+o.n; i++ {
+		if e := &o.batch.Entries[i]; isPlainString(o.batch, e, o.batch.KeyOf(e)) {
+			l.again(o, item{o.batch, i, 1, whole}, why)
+		}
 	}
 }
 
 // txReply handles the replies of a transaction: MULTI, one for each command, EXEC.
 func (l *lane) txReply(o *op, b []byte) {
 	if b[0] == resp.KindError && o.failed == nil {
-		e := errorOf(b)
-		o.failed = &failure{classify(e), e}
+		o.failed = abortCause(errorOf(b))
 	}
 	if o.left > 0 {
 		return
 	}
 	switch {
 	case b[0] == resp.KindError: // EXECABORT: the answer is the error of the command that was refused
-		l.refused(o, o.item, o.failed.err)
+		l.refused(o, o.item, o.failed)
 	case l.failing && l.d.route.behind(l, o.item):
 		l.again(o, o.item, nil)
 	default:
-		if e := nestedError(b); e != nil && l.d.cfg.OnError == OnErrorSkip {
-			l.d.skip(o.item, e)
-		} else if e != nil {
-			// what else was in the transaction is applied: to repeat it would apply it twice
-			l.d.fatal(l.d.refusal(o.item, e))
+		if e := nestedError(b); e != nil && !l.d.torn(o.item, e) {
+			o.bad++
 		}
 	}
+}
+
+// abortCause returns what an error of a transaction is about: EXEC may be refused for a reason of its own.
+func abortCause(e *resp.Error) *resp.Error {
+	if _, why, ok := strings.Cut(e.Text, "EXECABORT Transaction discarded because of: "); ok {
+		return resp.NewError(why)
+	}
+	return e
 }
 
 // nestedError returns the first error among the replies of a transaction.

@@ -35,13 +35,40 @@ func quoted(keys []string) string {
 	return strings.Join(all, ", ")
 }
 
-// skip counts an entry that the target refuses and lists it.
-func (d *dispatcher) skip(it item, e *resp.Error) {
+// existing reports whether an entry was refused because the target holds its key, which is to be left as it is.
+func (d *dispatcher) existing(it item, e *resp.Error) bool {
+	if e.Code != "BUSYKEY" || !it.batch.Snapshot || d.cfg.Existing != ExistingSkip {
+		return false
+	}
+	d.count("existing_skipped", 1)
+	return true
+}
+
+// torn decides on a transaction in which a command has failed. The others are applied, and would be applied twice if it
+// were repeated: there is nothing to hold. It reports whether the entry is done with.
+func (d *dispatcher) torn(it item, e *resp.Error) bool {
+	if d.cfg.OnError == OnErrorSkip {
+		return d.skip(it, e)
+	}
+	d.fatal(d.refusal(it, e))
+	return false
+}
+
+// skip counts an entry that the target refuses and lists it. It reports whether the entry is done with: beyond the
+// limit it is not skipped, and the run ends.
+func (d *dispatcher) skip(it item, e *resp.Error) bool {
 	name, keys := keysOf(it)
-	d.count("skipped", 1)
 	d.mu.Lock()
-	n := d.counts["skipped"]
+	within := d.counts["skipped"] < d.cfg.MaxSkipped
+	if within {
+		d.counts["skipped"]++
+	}
 	d.mu.Unlock()
+	if !within {
+		d.fatal(haul.Errorf(haul.ExitFailed, "look at errors.log; raise --max-skipped if all of it may be left out",
+			"more than %d entries would be skipped: %w", d.cfg.MaxSkipped, d.refusal(it, e)))
+		return false
+	}
 	err := d.errlog.add(skipped{
 		Time: time.Now().UTC(), Snapshot: it.batch.Snapshot, Position: it.entry().Start, DB: it.entry().DB,
 		Command: name, Keys: keys, Error: e.Text,
@@ -51,10 +78,7 @@ func (d *dispatcher) skip(it item, e *resp.Error) {
 	if err != nil {
 		d.fatal(fmt.Errorf("a skipped entry could not be listed: %w", err))
 	}
-	if n > d.cfg.MaxSkipped {
-		d.fatal(haul.Errorf(haul.ExitFailed, "look at errors.log; raise --max-skipped if all of it may be left out",
-			"more than %d entries were skipped: %w", d.cfg.MaxSkipped, d.refusal(it, e)))
-	}
+	return err == nil
 }
 
 // skipped is a line of errors.log. It holds no values.
