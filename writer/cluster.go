@@ -84,15 +84,6 @@ func (c *cluster) tryOpen(ctx context.Context) error {
 	return nil
 }
 
-// close ends the lane's connection, which has nothing in flight.
-func (l *lane) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.conn != nil {
-		_ = l.conn.Close()
-	}
-}
-
 func (c *cluster) seeds() []string {
 	var seeds []string
 	for addr := range c.byKey {

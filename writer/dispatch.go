@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -43,9 +44,12 @@ type dispatcher struct {
 	idle    chan struct{} // a lane has nothing in flight
 	dead    chan error    // an error that ends the run
 	backoff keepalive.Backoff
-	worked  int64 // entries acknowledged at the last recovery
+	worked  int64     // entries acknowledged at the last recovery
+	mended  time.Time // when it was over
 	group   *errgroup.Group
 	runCtx  context.Context //nolint:containedctx // of Run, for lanes that are started in it
+
+	waiting atomic.Bool // a wait for the target as a whole is shown
 
 	mu      sync.Mutex
 	lanes   []*lane
@@ -147,7 +151,12 @@ func (d *dispatcher) drain(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
-	return nil
+	select {
+	case err := <-d.dead: // of an entry that is neither applied nor sent again
+		return err
+	default:
+		return nil
+	}
 }
 
 func (d *dispatcher) allLanes(is func(*lane) bool) bool {
@@ -186,11 +195,17 @@ func (d *dispatcher) recover(ctx context.Context) error {
 		return err
 	}
 	d.setReady(false)
+	if cause != nil && cause.err.Code == "READONLY" {
+		for _, l := range d.lanes {
+			l.close() // its address may lead to another server now
+		}
+	}
 	if err := d.route.open(ctx); err != nil {
 		return err
 	}
 	d.setReady(true)
 	d.releaseAll()
+	d.mended = time.Now()
 	if cause == nil || cause.act != actAsk {
 		slots = nil
 	}
@@ -216,7 +231,8 @@ func (d *dispatcher) collect() (items []item, cause *failure, unacked int64, slo
 		}
 		worked += l.acked.Load()
 	}
-	if worked > d.worked {
+	const lasting = time.Second
+	if worked > d.worked || time.Since(d.mended) > lasting {
 		d.backoff.Reset()
 	}
 	d.worked = worked
@@ -238,28 +254,40 @@ func (d *dispatcher) tell(cause *failure, unacked int64, items int) {
 	}
 }
 
-// pause waits as long as the cause asks for.
+// pause waits as long as the cause asks for: not at all the first time if only the way was lost.
 func (d *dispatcher) pause(ctx context.Context, cause *failure) error {
-	if cause == nil || cause.act == actRoute && d.backoff.Tries() == 0 {
-		d.backoff.Next()
+	first := d.backoff.Tries() == 0
+	wait := d.backoff.Next()
+	if first && (cause == nil || cause.act >= actAsk) {
 		return nil
 	}
-	who := "target"
-	advice := remedy(cause.err)
-	if cause.act == actData {
-		advice = "mend the key on the target, or start again with --on-error skip"
+	if cause != nil {
+		text, advice := cause.err.Text, remedy(cause.err)
+		if cause.what != nil {
+			text, advice = cause.what.Error(), "mend the key on the target, or start again with --on-error skip"
+		}
+		d.cfg.Waits.Set(whoTarget, text, advice)
+		d.waiting.Store(true)
 	}
-	d.cfg.Waits.Set(who, cause.err.Text, advice)
-	timer := time.NewTimer(d.backoff.Next())
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		d.cfg.Waits.Clear(who)
 		return nil
 	case err := <-d.dead:
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// whoTarget is who waits when the target as a whole refuses entries.
+const whoTarget = "target"
+
+// progress takes back what pause has told the operator, once an entry is acknowledged.
+func (d *dispatcher) progress() {
+	if d.waiting.Load() && d.waiting.CompareAndSwap(true, false) {
+		d.cfg.Waits.Clear(whoTarget)
 	}
 }
 
@@ -287,6 +315,7 @@ func (d *dispatcher) fatal(err error) {
 // connect brings a lane up. It tries until ctx ends.
 func (d *dispatcher) connect(ctx context.Context, l *lane) error {
 	who := l.who()
+	defer d.cfg.Waits.Clear(who)
 	l.state.Store("connecting")
 	conn, err := topology.Connect(ctx, topology.ConnectOptions{
 		Dialer: d.cfg.Dialer, Role: "target", Addrs: []string{l.addr}, Prepare: func(ctx context.Context, c *resp.Conn) error {
@@ -305,7 +334,6 @@ func (d *dispatcher) connect(ctx context.Context, l *lane) error {
 	if err != nil {
 		return err
 	}
-	d.cfg.Waits.Clear(who)
 	if l.served {
 		l.reconnects.Add(1)
 	}

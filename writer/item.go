@@ -42,9 +42,9 @@ type op struct {
 	kind   opKind
 	left   int32 // replies still to come
 	total  int32
-	bad    int32 // entries that were taken out of it, to be sent again
-	count  int32 // entries that it stands for
-	size   int32 // bytes on the wire, as far as they fit
+	bad    int32       // entries that were taken out of it, to be sent again
+	count  int32       // entries that it stands for
+	size   int32       // bytes on the wire, as far as they fit
 	failed *resp.Error // of a transaction: its first error
 }
 

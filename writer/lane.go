@@ -29,8 +29,8 @@ type lane struct {
 	mu      sync.Mutex
 	conn    *resp.Conn    // nil while down
 	over    chan struct{} // of the last connection: closed when its goroutines have ended
-	pending ring[item] // not yet taken by the writing goroutine
-	taken   []item     // taken, of which those before pushed are in flight
+	pending ring[item]    // not yet taken by the writing goroutine
+	taken   []item        // taken, of which those before pushed are in flight
 	pushed  int
 	flight  ring[op]
 	reading bool // the oldest op was taken out of flight, and is not answered in full
@@ -41,7 +41,6 @@ type lane struct {
 	due     time.Time // since when a reply has been due
 	ping    bool
 	ask     bool
-	stalled bool // the keeper's: what it found is listed as waited for
 
 	// owned by the reading goroutine, and by the dispatcher while the lane is quiet
 	failing bool
@@ -184,9 +183,6 @@ func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
 				}
 			}
 		}
-		if len(items) == 0 {
-			o.size = 0
-		}
 		if err := l.flush(o); err != nil {
 			return err
 		}
@@ -194,8 +190,6 @@ func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
 	}
 }
 
-// flush writes what is gathered. What the lane has to say for itself does not count as written: Ping would take it for
-// use of the lane.
 func (l *lane) flush(o *outbox) error {
 	n := int64(o.size)
 	err := o.flush()
@@ -313,10 +307,6 @@ func (l *lane) who() string { return "target " + l.addr }
 
 // Ping implements keepalive.Lane. A lane that wrote lately needs none, and one whose mutex is taken is in use.
 func (l *lane) Ping() {
-	if l.stalled && l.Stalled() == 0 {
-		l.stalled = false
-		l.d.cfg.Waits.Clear(l.who())
-	}
 	if time.Since(time.Unix(0, l.wroteAt.Load())) < l.keep.Interval()/2 {
 		return
 	}

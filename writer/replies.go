@@ -160,6 +160,7 @@ func (l *lane) finish(o *op) {
 	l.bytes.Add(-int64(o.size))
 	if n := int(o.count - o.bad); o.batch != nil && n > 0 {
 		l.acked.Add(int64(n))
+		l.d.progress()
 		o.batch.Done(n)
 	}
 	l.mu.Lock()
