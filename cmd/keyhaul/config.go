@@ -161,7 +161,14 @@ func (r *resolver) adapt(c *config) {
 	if c.Buffer.MaxBytes == 0 {
 		c.Buffer.MaxBytes = defaultBuffer(memoryLimit("/"))
 	}
-	if r.values["delivery"].text() == "exactly-once" {
-		r.mistake("delivery", r.values["delivery"].origin, "exactly-once does not exist yet: use at-least-once")
+	for _, later := range [][3]string{
+		{"delivery", "exactly-once", "at-least-once"},
+		{"on-lost-history", "resync", "fail"},
+		{"on-lost-history", "flush", "fail"},
+		{"expiry-mode", "source", "target"},
+	} {
+		if key := later[0]; r.values[key].text() == later[1] {
+			r.mistake(key, r.values[key].origin, later[1]+" does not exist yet: use "+later[2])
+		}
 	}
 }

@@ -42,10 +42,12 @@ func settings() []setting {
 	return append(all, []setting{
 		{key: "name", kind: kindString, value: "default", usage: "`name` of this haul: it prefixes keyhaul's own keys on the target and names its state folder; letters, digits, - _ ."},
 		{key: "state-dir", kind: kindString, usage: "`folder` for the spool and other state, or none for memory only (default $STATE_DIRECTORY, else keyhaul in the user's XDG state folder)"},
-		{key: "http", kind: kindString, value: "127.0.0.1:9420", usage: "`address` of status, metrics and dashboard; empty for none"},
+		{key: "http", kind: kindString, value: "127.0.0.1:9420", usage: "`address` of status and metrics; empty for none"},
 		{key: "until", kind: kindEnum, words: []string{"", untilSnapshot, untilCaughtUp}, usage: "`when` to end by itself: snapshot or caught-up; never if empty (a daemon)"},
 		{key: "existing", kind: kindEnum, value: existingFail, words: []string{existingFail, existingReplace, existingSkip, existingFlush}, usage: "`what` to do when the target holds keys and no checkpoint of this haul: fail, replace them, skip them (may diverge), or flush the target"},
 		{key: "delivery", kind: kindEnum, value: "at-least-once", words: []string{"at-least-once", "exactly-once"}, usage: "`guarantee` for commands that change something twice when repeated: at-least-once; exactly-once is refused until it exists"},
+		{key: "on-lost-history", kind: kindEnum, value: "fail", words: []string{"fail", "resync", "flush"}, usage: "`what` to do when the source no longer has the writes that follow: fail (exit code 5); resync and flush are refused until they exist"},
+		{key: "expiry-mode", kind: kindEnum, value: "target", words: []string{"target", "source"}, usage: "`which` server's clock decides on deadlines: target gets them as they are; source is refused until it exists"},
 		{key: "on-error", kind: kindEnum, words: []string{"", onErrorStop, onErrorHold, onErrorSkip}, usage: "`what` to do when the target refuses one entry for good: stop, hold (wait for the operator) or skip (default stop with --until, else hold)"},
 		{key: "max-skipped", kind: kindInt, value: "1000", usage: "with --on-error=skip: stop after this `number` of skipped entries"},
 		{key: "connect-deadline", kind: kindDuration, value: "0", usage: "give up with exit code 4 if source and target are not both ready within this `time`; 0 for never (default 1m0s with --until, else never)"},
