@@ -26,7 +26,7 @@ const (
 	blockHeader    = 24
 	blockBytes     = 128 << 10
 	segmentBytes   = 64 << 20
-	segmentShare   = 16 // a segment takes no more of the budget: the one being written is not removed
+	segmentShare   = 16          // a segment takes no more of the budget: the one being written is not removed
 	segmentAge     = time.Minute // a segment of a quiet link is closed so that it can be removed
 )
 

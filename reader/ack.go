@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/keepalive"
@@ -169,33 +167,41 @@ type poll struct {
 
 // watch asks the source each second how far its own stream is.
 func (p *PSYNC) watch(ctx context.Context) error {
-	var client rueidis.Client
-	defer func() {
-		if client != nil {
-			client.Close()
+	var conn *resp.Conn
+	hangUp := func() {
+		if conn != nil {
+			_ = conn.Close()
+			conn = nil
 		}
-	}()
+	}
+	defer hangUp()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
 	for {
-		if client == nil {
-			if c, err := p.cfg.Dialer.Client(ctx, p.address()); err == nil {
-				client = c
-			}
+		if conn == nil {
+			conn, _ = p.cfg.Dialer.Open(ctx, p.address()) // the link tells what is wrong
 		}
-		if client != nil {
-			node, err := topology.InspectClient(ctx, client)
+		if conn != nil {
+			node, err := p.question(ctx, conn)
 			if err == nil {
 				p.polledNode(node)
 			} else {
-				client.Close()
-				client = nil
+				hangUp()
 			}
 		}
 		select {
-		case <-time.After(pollEvery):
+		case <-tick.C:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// question is INFO, for no longer than a live source is silent.
+func (p *PSYNC) question(ctx context.Context, c *resp.Conn) (topology.Node, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.ReplyTimeout)
+	defer cancel()
+	return topology.Inspect(ctx, c)
 }
 
 // address is where the link is connected to, or was last.
@@ -242,12 +248,12 @@ func (p *PSYNC) inspect(ctx context.Context) (topology.Node, error) {
 }
 
 func (p *PSYNC) ask(ctx context.Context) (topology.Node, error) {
-	c, err := p.cfg.Dialer.Client(ctx, p.address())
+	c, err := p.cfg.Dialer.Open(ctx, p.address())
 	if err != nil {
 		return topology.Node{}, err
 	}
-	defer c.Close()
-	node, err := topology.InspectClient(ctx, c)
+	defer c.Close() //nolint:errcheck // only asked
+	node, err := p.question(ctx, c)
 	if err == nil && node.Loading {
 		err = fmt.Errorf("%w: the source is loading", errNotNow)
 	}

@@ -265,7 +265,7 @@ func (p *PSYNC) decode(ctx context.Context, s *fullSync) error {
 	p.status.Phase, p.status.SnapshotDone = haul.PhaseStreaming, true
 	p.mu.Unlock()
 	p.cfg.Log.Info().Int64("keys", progress.SnapshotKeys).Int64("bytes", progress.SnapshotBytes).
-		Dur("took", time.Since(began)).Msg("the snapshot is on the target")
+		Str("took", time.Since(began).Round(time.Millisecond).String()).Msg("the snapshot is on the target")
 	if p.cfg.Until == UntilSnapshot {
 		return errGoal
 	}
