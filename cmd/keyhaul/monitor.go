@@ -158,8 +158,8 @@ func (m *monitor) rate(now haul.LinkStatus) rate {
 	r.KeysPerSecond = per(a.l.SnapshotKeys, b.l.SnapshotKeys)
 	r.BytesPerSecond = per(a.l.SnapshotBytes, b.l.SnapshotBytes)
 	r.EntriesPerSecond = per(a.l.Entries, b.l.Entries)
-	if a.l.Applied >= 0 {
-		r.StreamPerSecond = per(a.l.Applied, b.l.Applied)
+	if from := firstApplied(m.samples); from.l.Applied >= 0 && b.at.After(from.at) {
+		r.StreamPerSecond = float64(b.l.Applied-from.l.Applied) / b.at.Sub(from.at).Seconds()
 	}
 	switch {
 	case now.SnapshotDone:
@@ -170,6 +170,16 @@ func (m *monitor) rate(now haul.LinkStatus) rate {
 		r.ETASeconds = max(float64(now.SnapshotKeysAll-now.SnapshotKeys), 0) / r.KeysPerSecond
 	}
 	return r
+}
+
+// firstApplied returns the oldest sample of the stream; the snapshot has no offset.
+func firstApplied(samples []sample) sample {
+	for _, s := range samples {
+		if s.l.Applied >= 0 {
+			return s
+		}
+	}
+	return samples[0]
 }
 
 func logProgress(log zerolog.Logger, r report) {

@@ -47,7 +47,7 @@ func (s *screen) open() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.progress = mpb.New(mpb.WithOutput(os.Stderr), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond))
-	s.snapshot = s.progress.AddBar(1,
+	s.snapshot = s.progress.AddBar(0, // its total is not known yet
 		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return s.text(snapshotHead) })),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return s.text(snapshotTail) })))
 }
