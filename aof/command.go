@@ -110,8 +110,8 @@ var errNumber = errors.New("a length is no number")
 func isDigit(c byte) bool { return c-'0' <= 9 }
 
 func wrap(at int64, err error) error {
-	switch err { //nolint:errorlint // these are returned as they are
-	case errNumber:
+	switch err {
+	case errNumber: //nolint:errorlint // these are returned as they are
 		return corrupt(at, err.Error())
 	case io.EOF:
 		return io.ErrUnexpectedEOF

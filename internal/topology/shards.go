@@ -102,7 +102,7 @@ func discover(ctx context.Context, d *Dialer, seed string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // one question
 	r, err := conn.Do(ctx, loginTimeout, "CLUSTER", "SLOTS")
 	if e := (*resp.Error)(nil); errors.As(err, &e) && e.Code == "ERR" {
 		// "ERR This instance has cluster support disabled", or an unknown command before 3.0 and behind some proxies
