@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,7 +56,6 @@ type Spool struct {
 
 	mu       sync.Mutex
 	blocks   []*block // in memory, consecutive; the last one is being filled
-	unused   []*block
 	start    int64
 	end      int64 // behind the last byte received
 	flushed  int64 // behind the last byte on disk
@@ -80,6 +80,8 @@ type block struct {
 }
 
 func (b *block) end() int64 { return b.off + int64(len(b.data)) }
+
+func (b *block) full() bool { return len(b.data) == cap(b.data) }
 
 type sample struct {
 	end int64
@@ -121,7 +123,7 @@ func (s *Spool) buffer() ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n := len(s.blocks); n > 0 {
-		if b := s.blocks[n-1]; len(b.data) < cap(b.data) {
+		if b := s.blocks[n-1]; !b.full() {
 			return b.data[len(b.data):cap(b.data)], nil
 		}
 	}
@@ -140,18 +142,13 @@ func (s *Spool) buffer() ([]byte, error) {
 	return b.data[:cap(b.data)], nil
 }
 
-// spare returns a block to fill: an unused one, or the oldest that memory need not hold any longer.
+// spare returns a block to fill: a new one, or the oldest that memory need not hold any longer.
 func (s *Spool) spare() *block {
-	if n := len(s.unused); n > 0 {
-		b := s.unused[n-1]
-		s.unused = s.unused[:n-1]
-		return b
-	}
 	if s.cfg.Dir == "" {
 		s.cfg.Budget.used.Add(blockBytes)
 		return &block{data: make([]byte, 0, blockBytes)}
 	}
-	if int64(len(s.blocks))*blockBytes < s.cfg.Window {
+	if len(s.blocks) == 0 || int64(len(s.blocks))*blockBytes < s.cfg.Window {
 		return &block{data: make([]byte, 0, blockBytes)}
 	}
 	if b := s.blocks[0]; b.end() <= s.flushed {
@@ -173,7 +170,7 @@ func (s *Spool) Commit(n int) {
 	}
 	b.data = b.data[:len(b.data)+n]
 	s.end += int64(n)
-	full := len(b.data) == cap(b.data)
+	full := b.full()
 	if k := len(s.samples); k == 0 || now.Sub(s.samples[k-1].at) >= flushEvery {
 		s.samples = append(s.samples, sample{s.end, now})
 	} else {
@@ -222,29 +219,31 @@ func (s *Spool) End() int64 {
 func (s *Spool) Oldest(off int64) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := 0
-	for i < len(s.samples) && s.samples[i].end <= off {
-		i++
-	}
-	s.samples = s.samples[:copy(s.samples, s.samples[i:])]
+	s.forget(off)
 	if len(s.samples) == 0 {
 		return time.Time{}
 	}
 	return s.samples[0].at
 }
 
-// Trim says that bytes before off are not needed any more: their segments are removed, their memory is reused.
+// forget drops the samples of bytes before off. It is called with the lock held.
+func (s *Spool) forget(off int64) {
+	i := 0
+	for i < len(s.samples) && s.samples[i].end <= off {
+		i++
+	}
+	s.samples = slices.Delete(s.samples, 0, i)
+}
+
+// Trim says that bytes before off are not needed any more: their segments are removed, and without a directory their
+// memory is given up.
 func (s *Spool) Trim(off int64) {
 	s.mu.Lock()
 	s.trimmed = max(s.trimmed, min(off, s.end))
-	var gone []*segment
-	for len(s.segments) > 0 && s.segments[0].closed && s.segments[0].end() <= s.trimmed {
-		gone = append(gone, s.segments[0])
-		s.segments = s.segments[1:]
-	}
+	s.forget(s.trimmed)
 	if s.cfg.Dir == "" {
 		n := 0
-		for n < len(s.blocks)-1 && s.blocks[n].end() <= s.trimmed {
+		for n < len(s.blocks) && s.blocks[n].full() && s.blocks[n].end() <= s.trimmed {
 			n++
 		}
 		s.cfg.Budget.used.Add(int64(-n) * blockBytes)
@@ -252,10 +251,23 @@ func (s *Spool) Trim(off int64) {
 		s.blocks = s.blocks[n:]
 	}
 	s.mu.Unlock()
+	s.removeTrimmed()
+	signal(s.writable)
+}
+
+// removeTrimmed removes the segments of which nothing is needed any more and to which nothing more is written.
+func (s *Spool) removeTrimmed() {
+	s.mu.Lock()
+	n := 0
+	for n < len(s.segments) && s.segments[n].closed && s.segments[n].end() <= s.trimmed {
+		n++
+	}
+	gone := slices.Clone(s.segments[:n])
+	s.segments = slices.Delete(s.segments, 0, n)
+	s.mu.Unlock()
 	for _, g := range gone {
 		s.remove(g)
 	}
-	signal(s.writable)
 }
 
 func (s *Spool) remove(g *segment) {
@@ -265,161 +277,15 @@ func (s *Spool) remove(g *segment) {
 	s.cfg.Budget.used.Add(-g.size)
 }
 
-// Run writes what is received to disk until ctx ends, and then what is left. It does nothing without a directory.
-func (s *Spool) Run(ctx context.Context) error {
-	if s.cfg.Dir == "" {
-		<-ctx.Done()
-		return nil
-	}
-	timer := time.NewTimer(flushEvery)
-	defer timer.Stop()
-	for ctx.Err() == nil {
-		n, full := s.unflushed()
-		switch {
-		case n == 0:
-			select {
-			case <-s.flushable:
-			case <-s.urgent:
-			case <-ctx.Done():
-			}
-			continue
-		case !full:
-			timer.Reset(flushEvery)
-			select {
-			case <-timer.C:
-			case <-s.urgent:
-			case <-ctx.Done():
-			}
-		}
-		if err := s.flush(); err != nil && s.wait(ctx, err) {
-			continue
-		}
-	}
-	for {
-		if n, _ := s.unflushed(); n == 0 || s.flush() != nil {
-			break
-		}
-	}
-	return s.closeSegment()
-}
-
-// wait notes a failed write and waits before the next try.
-func (s *Spool) wait(ctx context.Context, err error) bool {
-	s.mu.Lock()
-	first := s.diskErr == nil
-	s.diskErr = err
-	s.mu.Unlock()
-	signal(s.writable)
-	if first {
-		s.cfg.Log.Error().Err(err).Str("dir", s.cfg.Dir).
-			Msg("the spool cannot write to its disk; the source is read on as long as memory allows, free some space")
-	}
-	select {
-	case <-time.After(time.Second):
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// unflushed returns the bytes of the oldest block that are not on disk, and whether it will get no more.
-func (s *Spool) unflushed() (n int64, full bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b := s.unflushedBlock()
-	if b == nil {
-		return 0, false
-	}
-	return b.end() - s.flushed, len(b.data) == cap(b.data) || s.ended
-}
-
-func (s *Spool) unflushedBlock() *block {
-	for i := len(s.blocks) - 1; i >= 0; i-- {
-		if b := s.blocks[i]; b.off <= s.flushed {
-			if b.end() > s.flushed {
-				return b
-			}
-			if i+1 < len(s.blocks) && s.blocks[i+1].end() > s.flushed {
-				return s.blocks[i+1]
-			}
-			return nil
-		}
-	}
-	return nil
-}
-
-// flush writes the bytes of the oldest block that are not on disk yet.
-func (s *Spool) flush() error {
-	s.mu.Lock()
-	b := s.unflushedBlock()
-	if b == nil {
-		s.mu.Unlock()
-		return nil
-	}
-	from, to, at := s.flushed, b.end(), b.at
-	p := b.data[from-b.off : to-b.off]
-	s.mu.Unlock() // the bytes stay: an unflushed block is never reused
-	g, err := s.segment(from)
-	if err != nil {
-		return err
-	}
-	if err := g.appendBlock(p, from, at); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	size := int64(blockHeader + len(p))
-	g.blocks = append(g.blocks, blockRef{from, g.size, int32(len(p))})
-	g.size += size
-	if len(g.blocks) == 1 {
-		s.segments = append(s.segments, g)
-		size += segmentHeader
-	}
-	s.flushed = to
-	s.diskErr = nil
-	s.mu.Unlock()
-	s.cfg.Budget.used.Add(size)
-	signal(s.writable)
-	return nil
-}
-
-// segment returns the segment to write to, a new one if the last is full or old.
-func (s *Spool) segment(from int64) (*segment, error) {
-	if g := s.current; g != nil && g.size < min(segmentBytes, s.cfg.Budget.Max/segmentShare) && time.Since(g.born) < segmentAge {
-		return g, nil
-	}
-	if err := s.closeSegment(); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
-		return nil, err
-	}
-	g, err := createSegment(s.cfg.Dir, s.cfg.Kind, s.lineage, from)
-	s.current = g
-	return g, err
-}
-
-func (s *Spool) closeSegment() error {
-	g := s.current
-	if g == nil {
-		return nil
-	}
-	s.current = nil
-	err := g.file.Close()
-	s.mu.Lock()
-	g.closed = true
-	s.mu.Unlock()
-	return err
-}
-
 // Remove deletes every segment. Run must have returned.
 func (s *Spool) Remove() {
 	s.mu.Lock()
 	gone := s.segments
 	s.segments = nil
 	if s.cfg.Dir == "" {
-		s.cfg.Budget.used.Add(-blockBytes * int64(len(s.blocks)+len(s.unused)))
+		s.cfg.Budget.used.Add(-blockBytes * int64(len(s.blocks)))
 	}
-	s.blocks, s.unused = nil, nil
+	s.blocks = nil
 	s.mu.Unlock()
 	for _, g := range gone {
 		s.remove(g)
@@ -428,130 +294,22 @@ func (s *Spool) Remove() {
 
 // RemoveSegments deletes the segments that an earlier process left in dir.
 func RemoveSegments(dir string) error {
-	left, err := filepath.Glob(filepath.Join(dir, "*.seg"))
+	left, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	for _, path := range left {
-		if err := os.Remove(path); err != nil {
+	for _, f := range left {
+		if filepath.Ext(f.Name()) != ".seg" {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// Reader reads the spool in order. It is a feed.Source for one goroutine.
-type Reader struct {
-	s     *Spool
-	off   int64
-	cache []byte // a block from disk
-	at    int64  // its offset
-	buf   []byte
-}
-
-// Reader starts at the spool's first byte.
-func (s *Spool) Reader() *Reader { return &Reader{s: s, off: s.start} }
-
-// Ready reports whether Read would return without waiting.
-func (r *Reader) Ready() bool {
-	r.s.mu.Lock()
-	defer r.s.mu.Unlock()
-	return r.off < r.s.end || r.s.ended
-}
-
-// Read waits for bytes and copies as many as fit into p.
-func (r *Reader) Read(ctx context.Context, p []byte) (int, error) {
-	for {
-		n, err := r.read(p)
-		if n > 0 || err != nil {
-			return n, err
-		}
-		select {
-		case <-r.s.readable:
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		}
-	}
-}
-
-func (r *Reader) read(p []byte) (int, error) {
-	if i := r.off - r.at; i >= 0 && i < int64(len(r.cache)) {
-		n := copy(p, r.cache[i:])
-		r.off += int64(n)
-		return n, nil
-	}
-	n, g, ref, err := r.s.locate(p, r.off)
-	if n > 0 || err != nil {
-		r.off += int64(n)
-		return n, err
-	}
-	if g == "" {
-		return 0, nil
-	}
-	if cap(r.buf) == 0 {
-		r.buf = make([]byte, blockHeader+blockBytes)
-	}
-	if r.cache, err = readBlock(g, ref, r.buf); err != nil {
-		return 0, err
-	}
-	r.at = ref.off
-	return r.read(p)
-}
-
-// locate copies bytes at off from memory, or names the block on disk that has them, or returns nothing if there are
-// none yet.
-func (s *Spool) locate(p []byte, off int64) (n int, path string, ref blockRef, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if off >= s.end {
-		if s.ended {
-			err = io.EOF
-		}
-		return 0, "", ref, err
-	}
-	if len(s.blocks) > 0 && off >= s.blocks[0].off {
-		b := s.blocks[s.inMemory(off)]
-		return copy(p, b.data[off-b.off:]), "", ref, nil
-	}
-	for i := len(s.segments) - 1; i >= 0; i-- {
-		if g := s.segments[i]; g.first() <= off && off < g.end() {
-			return 0, g.path, g.find(off), nil
-		}
-	}
-	return 0, "", ref, fmt.Errorf("spool: offset %d is gone, it holds %d to %d", off, s.trimmed, s.end)
-}
-
-// inMemory finds the block with off. All blocks but the first and the last have one size.
-func (s *Spool) inMemory(off int64) int {
-	if off < s.blocks[0].end() {
-		return 0
-	}
-	return 1 + int((off-s.blocks[0].end())/blockBytes)
-}
-
-// ReadAt fills p from offset off on, all of which must have been received.
-func (s *Spool) ReadAt(p []byte, off int64) (int, error) {
-	done := 0
-	var buf []byte
-	for done < len(p) {
-		n, path, ref, err := s.locate(p[done:], off+int64(done))
-		if err != nil {
-			return done, err
-		}
-		if n == 0 && path == "" {
-			return done, io.ErrUnexpectedEOF
-		}
-		if n == 0 {
-			data, err := readBlock(path, ref, buf)
-			if err != nil {
-				return done, err
-			}
-			buf = data
-			n = copy(p[done:], data[off+int64(done)-ref.off:])
-		}
-		done += n
-	}
-	return done, nil
 }
 
 // DiskError returns why the last write to disk failed, nil if it did not.
