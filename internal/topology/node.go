@@ -2,6 +2,7 @@ package topology
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -65,9 +66,13 @@ func (n Node) AtLeast(major, minor int) bool {
 	return n.Major > major || n.Major == major && n.Minor >= minor
 }
 
-// Inspect asks the server behind c what it is. INFO is answered while LOADING (protocol.md 8).
+// Inspect asks the server behind c what it is. INFO is answered while LOADING (protocol.md 8). A server that has no
+// INFO at all gives the zero Node.
 func Inspect(ctx context.Context, c *resp.Conn) (Node, error) {
 	r, err := c.Do(ctx, defaultReplyTimeout, "INFO")
+	if e := (*resp.Error)(nil); errors.As(err, &e) && e.Code == "ERR" && strings.Contains(e.Text, "unknown command") {
+		return Node{}, nil
+	}
 	if err != nil {
 		return Node{}, failed(remote(c), "INFO", err)
 	}
