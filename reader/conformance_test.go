@@ -40,6 +40,7 @@ func open(t testing.TB, n int, url string, s *sink) *rig {
 	return r
 }
 
+// conform runs a test for every reader and every installed release.
 func conform(t *testing.T, test func(t *testing.T, n int, release string)) {
 	releases := redistest.Releases()
 	if len(releases) == 0 {
@@ -50,7 +51,10 @@ func conform(t *testing.T, test func(t *testing.T, n int, release string)) {
 			if n > 0 && i != len(releases)-1 {
 				continue // the variants of one reader differ in nothing that a release decides
 			}
-			t.Run(reader.name+"/"+release, func(t *testing.T) { test(t, n, release) })
+			t.Run(reader.name+"/"+release, func(t *testing.T) {
+				t.Parallel() // they wait most of the time
+				test(t, n, release)
+			})
 		}
 	}
 }
