@@ -21,12 +21,12 @@ const (
 const askEvery = time.Minute
 
 // Interval returns the time between pings for a server that closes clients which were idle for timeout (its setting of
-// that name; 0 means never): a third of it, within the limits.
+// that name; 0 means never): a third of it, within the limits, but never more than half of it.
 func Interval(timeout time.Duration) time.Duration {
 	if timeout <= 0 {
 		return MaxInterval
 	}
-	return min(max(timeout/3, MinInterval), MaxInterval)
+	return min(max(timeout/3, MinInterval), timeout/2, MaxInterval)
 }
 
 // Verdict is what a probe has found.
@@ -83,33 +83,54 @@ func (k *Keeper) SetTimeout(timeout time.Duration) {
 // Interval returns the time between pings, before jitter.
 func (k *Keeper) Interval() time.Duration { return time.Duration(k.interval.Load()) }
 
-// Run keeps the lane until ctx ends, and returns nil, or until it is dead, and returns ErrDead.
+// Run keeps the lane until ctx ends, and returns nil, or until it is dead, and returns ErrDead. It looks after replies
+// that do not come more often than it pings, if the interval between pings is a long one.
 func (k *Keeper) Run(ctx context.Context, lane Lane) error {
-	asked := time.Now()
+	asked, pinged, early := time.Now(), time.Now(), rand.Float64()
 	for {
 		interval := k.Interval()
-		wait := min(interval-time.Duration(rand.Int64N(int64(interval/10)+1)), max(k.ReplyTimeout/4, time.Millisecond))
-		timer := time.NewTimer(wait)
+		interval -= time.Duration(early * float64(interval) * jitter)
+		timer := time.NewTimer(max(min(interval-time.Since(pinged), k.ReplyTimeout/4), time.Millisecond))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
 		}
-		if stalled := lane.Stalled(); stalled >= k.ReplyTimeout {
-			switch lane.Probe(ctx) {
-			case Alive:
-				return fmt.Errorf("%w: no reply for %v, though the server answers on another one", ErrDead, stalled.Round(time.Second))
-			case Unreachable:
-				return fmt.Errorf("%w: no reply for %v, and no new connection", ErrDead, stalled.Round(time.Second))
-			}
+		if err := k.examine(ctx, lane); err != nil {
+			return err
+		}
+		if time.Since(pinged) < interval {
 			continue
 		}
-		if time.Since(asked) >= askEvery {
+		pinged, early = time.Now(), rand.Float64()
+		if !k.fixed && time.Since(asked) >= askEvery {
 			lane.AskTimeout()
 			asked = time.Now()
 			continue
 		}
 		lane.Ping()
 	}
+}
+
+// jitter is the part of an interval by which a ping may be early.
+const jitter = 0.1
+
+// examine returns ErrDead if a reply is due for too long and the server is not to blame for it.
+func (k *Keeper) examine(ctx context.Context, lane Lane) error {
+	if lane.Stalled() < max(k.ReplyTimeout, 1) {
+		return nil
+	}
+	verdict := lane.Probe(ctx)
+	stalled := lane.Stalled()
+	if stalled < k.ReplyTimeout || ctx.Err() != nil { // the server went on when it was asked, or there is no lane any more
+		return nil
+	}
+	switch verdict {
+	case Alive:
+		return fmt.Errorf("%w: no reply for %v, though the server answers on another one", ErrDead, stalled.Round(time.Second))
+	case Unreachable:
+		return fmt.Errorf("%w: no reply for %v, and no new connection", ErrDead, stalled.Round(time.Second))
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keyhaul/keyhaul/haul"
@@ -17,15 +18,16 @@ type cluster struct {
 	d     *dispatcher
 	owner [command.Slots]*lane
 	byKey map[string]*lane // by address
+	nodes []string         // every address that a barrier was sent to; partLane counts them
 }
 
 func (c *cluster) mode() string { return "cluster" }
 
 // open finds the primaries and connects to each, until all slots are covered by lanes that are up.
-func (c *cluster) open(ctx context.Context) error {
+func (c *cluster) open(ctx context.Context, hint string) error {
 	const who = "target cluster"
 	for {
-		err := c.tryOpen(ctx)
+		err := c.tryOpen(ctx, c.seeds(hint))
 		if err == nil {
 			c.d.cfg.Waits.Clear(who)
 			return nil
@@ -42,9 +44,9 @@ func (c *cluster) open(ctx context.Context) error {
 	}
 }
 
-func (c *cluster) tryOpen(ctx context.Context) error {
+func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 	const patience = 3 * time.Second // for a node that may just be failing over
-	topo, err := topology.Discover(ctx, c.d.cfg.Dialer, c.seeds())
+	topo, err := topology.Discover(ctx, c.d.cfg.Dialer, seeds)
 	if err != nil {
 		return err
 	}
@@ -52,14 +54,15 @@ func (c *cluster) tryOpen(ctx context.Context) error {
 		return fmt.Errorf("only %d of %d slots are covered", n, command.Slots)
 	}
 	lanes := make([]*lane, 0, len(topo.Shards))
-	byKey := make(map[string]*lane, len(topo.Shards))
+	serves := make(map[string]bool, len(topo.Shards))
 	for _, s := range topo.Shards {
 		l := c.byKey[s.Primary]
 		if l == nil {
 			l = newLane(c.d, s.Primary)
+			c.byKey[s.Primary] = l
 		}
 		lanes = append(lanes, l)
-		byKey[s.Primary] = l
+		serves[s.Primary] = true
 		if l.up() {
 			continue
 		}
@@ -71,21 +74,25 @@ func (c *cluster) tryOpen(ctx context.Context) error {
 		}
 	}
 	for addr, l := range c.byKey {
-		if byKey[addr] == nil {
+		if !serves[addr] {
 			l.close()
+			delete(c.byKey, addr)
 		}
 	}
 	for slot := range c.owner {
 		addr, _ := topo.Owner(uint16(slot))
-		c.owner[slot] = byKey[addr]
+		c.owner[slot] = c.byKey[addr]
 	}
-	c.byKey = byKey
 	c.d.setLanes(lanes)
 	return nil
 }
 
-func (c *cluster) seeds() []string {
+// seeds returns whom to ask for the slots: first the node that a redirect has named, for it knows what it has got.
+func (c *cluster) seeds(hint string) []string {
 	var seeds []string
+	if hint != "" && hint[0] != ':' {
+		seeds = append(seeds, hint)
+	}
 	for addr := range c.byKey {
 		seeds = append(seeds, addr)
 	}
@@ -93,15 +100,13 @@ func (c *cluster) seeds() []string {
 }
 
 func (c *cluster) dispatch(ctx context.Context, b *haul.Batch) error {
+	if err := c.d.hasDBs(ctx, b); err != nil {
+		return err
+	}
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		if e.Drop != haul.DropNone {
 			continue
-		}
-		if e.DB != 0 {
-			if err := c.d.hasDB(ctx, e.DB); err != nil {
-				return err
-			}
 		}
 		if slot, ok := singleSlot(b, e); ok {
 			c.add(c.owner[slot], item{b, uint32(i), 1, whole})
@@ -152,40 +157,60 @@ func (c *cluster) flush() {
 	}
 }
 
-// place finds the way of one entry that was not written in part yet.
-func (c *cluster) place(ctx context.Context, it item) error {
+// way is where one entry, or a part of it, goes.
+type way struct {
+	item
+	slot uint16
+}
+
+// ways finds where an entry goes that was not written in part yet. It returns none for one that is dealt with: sent to
+// every node, or skipped.
+func (c *cluster) ways(ctx context.Context, it item) ([]way, error) {
 	b, e := it.batch, it.entry()
 	slots, apart, err := entrySlots(b, e)
 	if errors.Is(err, command.ErrNoSpec) {
-		slots, err = c.askSlots(ctx, b, e)
+		slots, err = c.askSlots(ctx, it)
 		apart = false
 	}
+	var refused *resp.Error
 	switch {
 	case errors.Is(err, errBarrier):
-		return c.everywhere(ctx, it)
-	case errors.As(err, new(*spoolError)):
-		return err
+		return nil, c.everywhere(ctx, it)
+	case errors.As(err, &refused):
+		return nil, c.refuse(it, refused)
+	case errors.Is(err, command.ErrNoSpec), errors.Is(err, command.ErrBadArgs):
+		return nil, c.refuse(it, &resp.Error{Code: "ERR", Text: err.Error()})
 	case err != nil:
-		return c.refuse(it, &resp.Error{Code: "ERR", Text: err.Error()})
+		return nil, err
 	case len(slots) == 0:
-		c.add(c.owner[0], it)
+		return []way{{it, 0}}, nil
 	case len(slots) == 1:
-		c.add(c.owner[slots[0]], it)
+		return []way{{it, slots[0]}}, nil
 	case !apart:
-		return c.refuse(it, &resp.Error{Code: "CROSSSLOT", Text: "CROSSSLOT its keys belong to several slots of the target"})
-	default:
-		if e.Kind == haul.KindTransaction {
-			c.d.count("transactions_split", 1)
-		}
-		b.Expect(len(slots) - 1)
-		for _, s := range slots {
-			c.add(c.owner[s], item{b, it.first, 1, slotPart(s)})
-		}
+		return nil, c.refuse(it, &resp.Error{Code: "CROSSSLOT", Text: "CROSSSLOT its keys belong to several slots of the target"})
 	}
-	return nil
+	if e.Kind == haul.KindTransaction {
+		c.d.count("transactions_split", 1)
+	}
+	b.Expect(len(slots) - 1)
+	parts := make([]way, len(slots))
+	for i, s := range slots {
+		parts[i] = way{item{b, it.first, 1, slotPart(s)}, s}
+	}
+	return parts, nil
 }
 
-// everywhere writes an entry without keys on every primary, when nothing else is on its way.
+// place finds the way of one entry that was not written in part yet.
+func (c *cluster) place(ctx context.Context, it item) error {
+	ways, err := c.ways(ctx, it)
+	for _, w := range ways {
+		c.add(c.owner[w.slot], w.item)
+	}
+	return err
+}
+
+// everywhere writes an entry without keys on every primary, when nothing else is on its way, and waits for it. Should
+// the primaries change meanwhile, it is written on those that were not there before.
 func (c *cluster) everywhere(ctx context.Context, it item) error {
 	b, e := it.batch, it.entry()
 	if e.Kind == haul.KindTransaction {
@@ -195,11 +220,27 @@ func (c *cluster) everywhere(ctx context.Context, it item) error {
 	if err := c.d.drain(ctx); err != nil {
 		return err
 	}
-	b.Expect(len(c.d.lanes) - 1)
-	for i, l := range c.d.lanes {
-		l.push(item{b, it.first, 1, partLane + part(i)})
+	c.nodes = c.nodes[:0]
+	for {
+		known := len(c.nodes)
+		for _, l := range c.d.lanes {
+			if !slices.Contains(c.nodes, l.addr) {
+				c.nodes = append(c.nodes, l.addr)
+			}
+		}
+		if len(c.nodes) == known {
+			break
+		}
+		b.Expect(len(c.nodes) - known)
+		for i := known; i < len(c.nodes); i++ {
+			c.byKey[c.nodes[i]].push(item{b, it.first, 1, partLane + part(i)})
+		}
+		if err := c.d.drain(ctx); err != nil {
+			return err
+		}
 	}
-	return c.d.drain(ctx)
+	b.Done(1)
+	return nil
 }
 
 // refuse treats an entry that cannot be written to a cluster like one that the target has refused.
@@ -207,13 +248,16 @@ func (c *cluster) refuse(it item, e *resp.Error) error {
 	if c.d.cfg.OnError != OnErrorSkip {
 		return c.d.refusal(it, e)
 	}
-	c.d.skip(it, e)
-	it.batch.Done(1)
+	if c.d.skip(it, e) {
+		it.batch.Done(1)
+	}
 	return nil
 }
 
-// askSlots asks a node of the target where the keys of an unknown command are.
-func (c *cluster) askSlots(ctx context.Context, b *haul.Batch, e *haul.Entry) ([]uint16, error) {
+// askSlots asks the target where the keys of an unknown command are. It returns command.ErrNoSpec if that cannot be
+// asked, and the target's *resp.Error if it does not know the command either.
+func (c *cluster) askSlots(ctx context.Context, it item) ([]uint16, error) {
+	b, e := it.batch, it.entry()
 	if e.Kind != haul.KindCommand || e.Big != nil {
 		return nil, command.ErrNoSpec
 	}
@@ -222,21 +266,36 @@ func (c *cluster) askSlots(ctx context.Context, b *haul.Batch, e *haul.Entry) ([
 	for i := range int(cmd.NArg) {
 		args = append(args, string(b.Arg(cmd, i)))
 	}
+	for i := 0; ; i++ {
+		r, err := c.ask(ctx, c.d.lanes[i%len(c.d.lanes)].addr, args)
+		var refused *resp.Error
+		if err == nil {
+			keys := make([]int, len(r.Array))
+			for i := range keys {
+				keys[i] = i
+			}
+			return slotSet(keys, func(i int) []byte { return []byte(r.Array[i].Text) }), nil
+		}
+		if errors.As(err, &refused) && classify(refused) == actData {
+			return nil, refused
+		}
+		select {
+		case <-time.After(c.d.backoff.Next()):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// ask puts one question to a node.
+func (c *cluster) ask(ctx context.Context, addr string, args []string) (resp.Reply, error) {
 	const timeout = 10 * time.Second
-	conn, err := c.d.cfg.Dialer.Open(ctx, c.d.lanes[0].addr)
+	conn, err := c.d.cfg.Dialer.Open(ctx, addr)
 	if err != nil {
-		return nil, err
+		return resp.Reply{}, err
 	}
 	defer conn.Close() //nolint:errcheck // one question
-	r, err := conn.Do(ctx, timeout, args...)
-	if err != nil {
-		return nil, err
-	}
-	keys := make([]int, len(r.Array))
-	for i := range keys {
-		keys[i] = i
-	}
-	return slotSet(keys, func(i int) []byte { return []byte(r.Array[i].Text) }), nil
+	return conn.Do(ctx, timeout, args...)
 }
 
 // again implements router.
@@ -245,25 +304,7 @@ func (c *cluster) again(ctx context.Context, items []item, moving map[uint16]boo
 	defer s.close()
 	for _, it := range items {
 		for i := it.first; i < it.first+it.n; i++ {
-			one := item{it.batch, i, 1, it.part}
-			slot, placed := it.part.slot()
-			if !placed && it.part == whole {
-				slot, placed = singleSlot(it.batch, one.entry())
-			}
-			at, onLane := it.part.lane()
-			var err error
-			switch {
-			case it.batch.Entries[i].Drop != haul.DropNone:
-			case onLane:
-				c.add(c.d.lanes[at%len(c.d.lanes)], one)
-			case placed && moving[slot]:
-				err = s.write(ctx, one, slot)
-			case placed:
-				c.add(c.owner[slot], one)
-			default:
-				err = c.placeAgain(ctx, &s, one, moving)
-			}
-			if err != nil {
+			if err := c.oneAgain(ctx, &s, item{it.batch, i, 1, it.part}, moving); err != nil {
 				return err
 			}
 		}
@@ -272,13 +313,34 @@ func (c *cluster) again(ctx context.Context, items []item, moving map[uint16]boo
 	return nil
 }
 
-// placeAgain is place for an entry of several keys, which goes alone if its slot is moving.
-func (c *cluster) placeAgain(ctx context.Context, s *singles, it item, moving map[uint16]bool) error {
-	slots, _, err := entrySlots(it.batch, it.entry())
-	if err == nil && len(slots) == 1 && moving[slots[0]] {
-		return s.write(ctx, it, slots[0])
+func (c *cluster) oneAgain(ctx context.Context, s *singles, it item, moving map[uint16]bool) error {
+	if at, onLane := it.part.lane(); onLane {
+		if l := c.byKey[c.nodes[at]]; l != nil {
+			c.add(l, it)
+		} else {
+			it.batch.Done(1) // everywhere writes it to whatever has taken the node's place
+		}
+		return nil
 	}
-	return c.place(ctx, it)
+	ways := []way{{item: it}}
+	if slot, ok := it.part.slot(); ok {
+		ways[0].slot = slot
+	} else if slot, ok = singleSlot(it.batch, it.entry()); ok {
+		ways[0].slot = slot
+	} else {
+		var err error
+		if ways, err = c.ways(ctx, it); err != nil {
+			return err
+		}
+	}
+	for _, w := range ways {
+		if !moving[w.slot] {
+			c.add(c.owner[w.slot], w.item)
+		} else if err := s.write(ctx, w.item, w.slot); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // behind implements router: order holds within a slot, and between keys of the snapshot there is none.

@@ -51,7 +51,7 @@ type Config struct {
 func New(cfg Config) haul.Writer {
 	d := newDispatcher(cfg)
 	if cfg.Node.Cluster {
-		d.route = &cluster{d: d}
+		d.route = &cluster{d: d, byKey: make(map[string]*lane)}
 	} else {
 		d.route = &standalone{d: d}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,8 +23,9 @@ import (
 type router interface {
 	// mode names it for status.
 	mode() string
-	// open connects every lane, waiting as long as it takes. Lanes that are up stay as they are.
-	open(ctx context.Context) error
+	// open connects every lane, waiting as long as it takes. Lanes that are up stay as they are. hint is the address
+	// that a redirect has named, if one has.
+	open(ctx context.Context, hint string) error
 	// dispatch gives the entries of a batch to lanes, in order.
 	dispatch(ctx context.Context, b *haul.Batch) error
 	// again gives items to lanes that were sent before, in order. Slots in moving are on their way between nodes.
@@ -86,7 +88,7 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	defer d.errlog.close()
 	defer d.group.Wait() //nolint:errcheck // lanes report their errors to the dispatcher
 	defer cancel()
-	if err := d.route.open(ctx); err != nil {
+	if err := d.route.open(ctx, ""); err != nil {
 		return err
 	}
 	d.setReady(true)
@@ -200,7 +202,11 @@ func (d *dispatcher) recover(ctx context.Context) error {
 			l.close() // its address may lead to another server now
 		}
 	}
-	if err := d.route.open(ctx); err != nil {
+	hint := ""
+	if cause != nil {
+		_, hint, _ = cause.err.Redirect()
+	}
+	if err := d.route.open(ctx, hint); err != nil {
 		return err
 	}
 	d.setReady(true)
@@ -368,20 +374,35 @@ func (d *dispatcher) prepare(ctx context.Context, l *lane, c *resp.Conn) error {
 	return nil
 }
 
-// hasDB makes sure that the target has a database before the first entry for it is written: a SELECT that fails in a
-// pipeline would let what follows it into another one.
+// hasDBs makes sure that the target has the databases of a batch before the first entry for one is written: a SELECT
+// that fails in a pipeline would let what follows it into another one.
+func (d *dispatcher) hasDBs(ctx context.Context, b *haul.Batch) error {
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		if err := d.hasDB(ctx, e.DB); err != nil {
+			return err
+		}
+		if e.Kind != haul.KindTransaction {
+			continue
+		}
+		cmds := b.CommandsOf(e)
+		for j := range cmds {
+			if err := d.hasDB(ctx, cmds[j].DB); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (d *dispatcher) hasDB(ctx context.Context, db int32) error {
 	if db == d.lastDB || d.dbs[db] {
 		d.lastDB = db
 		return nil
 	}
-	const timeout = 10 * time.Second
-	for {
-		c, err := d.cfg.Dialer.Open(ctx, d.lanes[0].addr)
-		if err == nil {
-			_, err = c.Do(ctx, timeout, "SELECT", fmt.Sprint(db))
-			_ = c.Close()
-		}
+	defer d.cfg.Waits.Clear(whoTarget)
+	for i := 0; ; i++ {
+		err := d.trySelect(ctx, d.lanes[i%len(d.lanes)].addr, db)
 		var refused *resp.Error
 		switch {
 		case err == nil:
@@ -390,13 +411,29 @@ func (d *dispatcher) hasDB(ctx context.Context, db int32) error {
 		case errors.As(err, &refused) && classify(refused) == actData:
 			return haul.Errorf(haul.ExitFailed, "raise `databases` on the target (Valkey 9 clusters: `cluster-databases`), or haul only what it can hold",
 				"the source uses database %d, which the target does not have: %w", db, refused)
+		case refused != nil:
+			d.cfg.Waits.Set(whoTarget, fmt.Sprintf("SELECT %d: %s", db, refused.Text), remedy(refused))
 		}
 		select {
 		case <-time.After(d.backoff.Next()):
+		case err := <-d.dead:
+			return err
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// trySelect asks one node for a database.
+func (d *dispatcher) trySelect(ctx context.Context, addr string, db int32) error {
+	const timeout = 10 * time.Second
+	c, err := d.cfg.Dialer.Open(ctx, addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close() //nolint:errcheck // one question
+	_, err = c.Do(ctx, timeout, "SELECT", strconv.Itoa(int(db)))
+	return err
 }
 
 func (d *dispatcher) count(what string, n int64) {

@@ -30,7 +30,7 @@ func (c *encoder) encode(o *outbox, it item) error {
 	var err error
 	switch {
 	case it.part == partStrings:
-		c.msetStrings(o, it)
+		err = c.msetStrings(o, it)
 	case it.batch.Snapshot && it.entry().Kind != haul.KindCommand:
 		err = c.snapshot(o, it)
 	default:
@@ -57,7 +57,7 @@ func (c *encoder) snapshot(o *outbox, it item) error {
 		}
 	}
 	if plain > 0 {
-		c.msetStrings(o, item{it.batch, it.first, it.n, partStrings})
+		return c.msetStrings(o, item{it.batch, it.first, it.n, partStrings})
 	}
 	return nil
 }
@@ -183,7 +183,7 @@ func (c *encoder) decodedString(o *outbox, enc []byte) error {
 }
 
 // msetStrings appends one MSET of the plain strings in the item's range.
-func (c *encoder) msetStrings(o *outbox, it item) {
+func (c *encoder) msetStrings(o *outbox, it item) error {
 	o.selectDB(it.entry().DB)
 	count := 0
 	for i := it.first; i < it.first+it.n; i++ {
@@ -205,9 +205,12 @@ func (c *encoder) msetStrings(o *outbox, it item) {
 		n := len(o.arena)
 		o.arena = resp.AppendBulk(o.arena, k.Name)
 		o.grown(n)
-		_ = c.decodedString(o, it.batch.Bytes(k.Value)) // isPlainString has looked at its form
+		if err := c.decodedString(o, it.batch.Bytes(k.Value)); err != nil {
+			return fmt.Errorf("key %q: %w", k.Name, err)
+		}
 	}
 	o.ops = append(o.ops, op{item: it, kind: opStrings, left: 1, total: 1, count: int32(count)})
+	return nil
 }
 
 // restoreHead begins a RESTORE, up to the header of its payload.
@@ -384,13 +387,14 @@ func (c *encoder) transaction(o *outbox, it item) {
 	b, e := it.batch, it.entry()
 	slot, partial := it.part.slot()
 	cmds := b.CommandsOf(e)
-	queued := int32(0)
+	queued, selected := int32(0), false
 	o.selectDB(e.DB)
 	o.put([]byte("*1\r\n$5\r\nMULTI\r\n"))
 	for i := range cmds {
 		cmd := &cmds[i]
 		if cmd.DB != o.db {
 			o.queueSelect(cmd.DB)
+			selected = true
 			queued++
 		}
 		switch {
@@ -410,6 +414,9 @@ func (c *encoder) transaction(o *outbox, it item) {
 		queued++
 	}
 	o.put([]byte("*1\r\n$4\r\nEXEC\r\n"))
+	if selected {
+		o.db = unknownDB // if the transaction is refused, its SELECT never happens
+	}
 	o.ops = append(o.ops, op{item: it, kind: opTx, left: queued + 2, total: queued + 2, count: 1})
 }
 
@@ -426,7 +433,7 @@ func (o *outbox) queueSelect(db int32) {
 // split appends what belongs to slot of a command that may be cut by keys.
 func (c *encoder) split(o *outbox, b *haul.Batch, cmd *haul.Command, slot uint16) {
 	step, num := cmd.Spec.Split()
-	groups, tail := splitGroups(cmd, step, num)
+	groups, tail := splitGroups(b, cmd, step)
 	count := 0
 	for g := range groups {
 		if command.Slot(b.Arg(cmd, groups[g])) == slot {
@@ -458,8 +465,8 @@ func (c *encoder) split(o *outbox, b *haul.Batch, cmd *haul.Command, slot uint16
 }
 
 // splitGroups returns the indices of the keys of a command that may be cut, and that of the first argument behind them.
-func splitGroups(cmd *haul.Command, step, num int) (keys []int, tail int) {
-	keys, err := cmd.Spec.Keys(nil, int(cmd.NArg), nil)
+func splitGroups(b *haul.Batch, cmd *haul.Command, step int) (keys []int, tail int) {
+	keys, err := cmd.Spec.Keys(nil, int(cmd.NArg), func(i int) []byte { return b.Arg(cmd, i) })
 	if err != nil || len(keys) == 0 {
 		return nil, int(cmd.NArg)
 	}
@@ -502,6 +509,7 @@ func (c *encoder) bigSplit(o *outbox, it item, slot uint16) error {
 		head = 2
 	}
 	tail := keys[len(keys)-1] + step
+	n := len(o.arena)
 	o.arena = resp.AppendArray(o.arena, head+len(mine)*step+len(big.Args)-tail)
 	name, err := bigArg(big, 0)
 	if err != nil {
@@ -511,6 +519,7 @@ func (c *encoder) bigSplit(o *outbox, it item, slot uint16) error {
 	if num > 0 {
 		o.arena = resp.AppendBulkInt(o.arena, int64(len(mine)))
 	}
+	o.grown(n)
 	args := make([]int, 0, len(mine)*step)
 	for _, k := range mine {
 		for i := k; i < k+step; i++ {

@@ -107,6 +107,9 @@ type spoolError struct{ err error }
 func (e *spoolError) Error() string { return e.err.Error() }
 func (e *spoolError) Unwrap() error { return e.err }
 
+// unknownDB stands for a database that nobody can tell.
+const unknownDB = -1
+
 // selectDB makes db the database of what follows.
 func (o *outbox) selectDB(db int32) {
 	if o.db == db {

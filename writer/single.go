@@ -3,6 +3,7 @@ package writer
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"github.com/keyhaul/keyhaul/internal/resp"
@@ -39,84 +40,133 @@ func (s *singles) conn(ctx context.Context, addr string) (*resp.Conn, error) {
 // write writes one item, following redirects, until it is acknowledged or refused for what it is.
 func (s *singles) write(ctx context.Context, it item, slot uint16) error {
 	d := s.c.d
+	defer d.cfg.Waits.Clear(whoTarget)
 	addr, asking := s.c.owner[slot].addr, false
-	for {
-		e, err := s.try(ctx, addr, asking, it)
+	for hops := 0; ; {
+		a, err := s.try(ctx, addr, asking, it)
 		switch {
 		case err != nil:
 			if errors.As(err, new(*spoolError)) {
 				return err
 			}
-			if c := s.conns[addr]; c != nil {
-				_ = c.Close()
-				delete(s.conns, addr)
-			}
+			s.hangUp(addr, a.sent)
 			addr, asking = s.c.owner[slot].addr, false
-		case e == nil:
+		case a.refused == nil && a.torn == nil:
+			d.backoff.Reset()
 			it.batch.Done(1)
 			return nil
+		case a.refused == nil:
+			if d.torn(it, a.torn) {
+				it.batch.Done(1)
+			}
+			return nil
 		default:
-			_, to, redirected := e.Redirect()
-			if redirected {
-				addr, asking = to, e.Code == "ASK"
+			e := a.refused
+			if _, to, redirected := e.Redirect(); redirected && hops < maxHops {
+				addr, asking = reachable(to, addr), e.Code == "ASK"
+				hops++
 				continue
+			}
+			if classify(e) == actData && d.existing(it, e) {
+				it.batch.Done(1)
+				return nil
 			}
 			if classify(e) == actData && d.cfg.OnError != OnErrorHold {
 				return s.c.refuse(it, e)
 			}
-			d.cfg.Waits.Set("target", e.Text, remedy(e))
+			d.cfg.Waits.Set(whoTarget, e.Text, remedy(e))
 		}
+		hops = 0
 		select {
 		case <-time.After(d.backoff.Next()):
-			d.cfg.Waits.Clear("target")
+		case err := <-d.dead:
+			return err
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// try writes the item on a connection to addr and returns the error that the node has answered with, nil for none.
-func (s *singles) try(ctx context.Context, addr string, asking bool, it item) (*resp.Error, error) {
+// maxHops is how many redirects are followed without a pause: nodes that disagree may send one round in circles.
+const maxHops = 5
+
+// reachable completes the address of a redirect without host: that of the node which has sent it.
+func reachable(to, from string) string {
+	if to != "" && to[0] == ':' {
+		if host, _, err := net.SplitHostPort(from); err == nil {
+			return net.JoinHostPort(host, to[1:])
+		}
+	}
+	return to
+}
+
+// hangUp gives up a connection that is broken, on which an item may have been sent without an answer.
+func (s *singles) hangUp(addr string, sent int) {
+	if c := s.conns[addr]; c != nil {
+		_ = c.Close()
+		delete(s.conns, addr)
+	}
+	if sent > 0 {
+		s.c.d.mu.Lock()
+		s.c.d.resends++
+		s.c.d.mu.Unlock()
+		s.c.d.tell(nil, 1, 1)
+	}
+}
+
+// answer is what a node has said to an item.
+type answer struct {
+	sent    int         // replies that were waited for; 0: nothing was sent
+	refused *resp.Error // nothing of the item was applied
+	torn    *resp.Error // it is a transaction that was applied but for the command with this error
+}
+
+// try writes the item on a connection to addr and reads what the node answers.
+func (s *singles) try(ctx context.Context, addr string, asking bool, it item) (a answer, err error) {
 	conn, err := s.conn(ctx, addr)
 	if err != nil {
-		return nil, err
+		return a, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := conn.SetDeadline(time.Now().Add(s.c.d.cfg.ReplyTimeout)); err != nil {
-		return nil, err
+		return a, err
 	}
-	o := &outbox{conn: conn.Conn}
-	replies := 0
-	o.push = func(ops []op) {
+	o := &outbox{conn: conn.Conn, push: func(ops []op) {
 		for i := range ops {
-			replies += int(ops[i].total)
+			a.sent += int(ops[i].total)
 		}
-	}
+	}}
+	o.selectDB(it.entry().DB) // before ASKING, which is for the next command only
 	if asking {
 		o.control(opPing, "ASKING")
 	}
 	if err := s.c.d.enc.encode(o, it); err != nil {
-		return nil, err
+		if !isNetwork(err) {
+			err = &spoolError{err}
+		}
+		return a, err
 	}
-	if db := it.entry().DB; db != 0 { // the connection is used for any database: leave it as it was
-		o.db = db
-		o.selectDB(0)
-	}
+	o.selectDB(0) // the connection is used for any database: leave it as it was
 	if err := o.flush(); err != nil {
-		return nil, err
+		return a, err
 	}
-	var refused *resp.Error
-	for ; replies > 0; replies-- {
+	for range a.sent {
 		r, err := conn.ReadReply()
 		if err != nil {
-			return nil, err
+			return a, err
 		}
-		for _, part := range append(r.Array, r) {
-			if part.Kind == resp.KindError && refused == nil {
-				refused = resp.NewError(part.Text)
+		if e := r.Err(); e != nil && a.refused == nil {
+			a.refused = abortCause(resp.NewError(r.Text))
+		}
+		for _, part := range r.Array {
+			if part.Kind == resp.KindError && a.torn == nil {
+				a.torn = resp.NewError(part.Text)
 			}
 		}
+		if r.Kind == resp.KindBulk && r.Null && it.batch.Snapshot {
+			s.c.d.count("existing_skipped", 1) // SET NX has answered nil
+		}
 	}
-	return refused, nil
+	return a, nil
 }

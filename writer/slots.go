@@ -92,22 +92,35 @@ func entrySlots(b *haul.Batch, e *haul.Entry) (slots []uint16, apart bool, err e
 		return slots, len(slots) < 2 || canSplit(spec), err
 	}
 	apart = true
+	var channels []uint16 // of PUBLISH, which every node takes: it goes with the rest where that is in one place
 	cmds := b.CommandsOf(e)
 	for i := range cmds {
 		some, err := slotsOf(b, &cmds[i])
 		if err != nil {
 			return nil, false, err
 		}
+		if cmds[i].Spec.Keyless() {
+			channels = append(channels, some...)
+			continue
+		}
 		if len(some) > 1 && !canSplit(cmds[i].Spec) {
 			apart = false
 		}
-		for _, s := range some {
-			if !slices.Contains(slots, s) {
-				slots = append(slots, s)
-			}
-		}
+		slots = addSlots(slots, some)
+	}
+	if len(slots) != 1 {
+		slots = addSlots(slots, channels)
 	}
 	return slots, apart, nil
+}
+
+func addSlots(slots, more []uint16) []uint16 {
+	for _, s := range more {
+		if !slices.Contains(slots, s) {
+			slots = append(slots, s)
+		}
+	}
+	return slots
 }
 
 func canSplit(s *command.Spec) bool {

@@ -15,7 +15,7 @@ type standalone struct {
 
 func (s *standalone) mode() string { return "standalone" }
 
-func (s *standalone) open(ctx context.Context) error {
+func (s *standalone) open(ctx context.Context, _ string) error {
 	if len(s.d.lanes) == 0 {
 		addr := s.d.cfg.Dialer.Endpoint.Addrs[0]
 		lanes := make([]*lane, max(s.d.cfg.SnapshotLanes, 1))
@@ -46,35 +46,35 @@ func (s *standalone) dispatch(ctx context.Context, b *haul.Batch) error {
 		l = s.d.lanes[s.next%len(s.d.lanes)]
 		s.next++
 	}
-	for i := range b.Entries {
-		if err := s.d.hasDB(ctx, b.Entries[i].DB); err != nil {
-			return err
-		}
+	if err := s.d.hasDBs(ctx, b); err != nil {
+		return err
 	}
 	eachRun(b, func(first, n uint32) { l.push(item{b, first, n, whole}) })
 	return nil
 }
 
 // eachRun calls f for each longest run of entries that pass. A big one is a run of its own.
+// Once f was called for the last run the batch may be gone.
 func eachRun(b *haul.Batch, f func(first, n uint32)) {
-	from := 0
+	from, end := 0, len(b.Entries)
 	flush := func(to int) {
 		if to > from {
 			f(uint32(from), uint32(to-from))
 		}
 	}
-	for i := range b.Entries {
+	for i := range end {
 		e := &b.Entries[i]
-		if e.Drop == haul.DropNone && e.Big == nil {
+		drop := e.Drop != haul.DropNone
+		if !drop && e.Big == nil {
 			continue
 		}
 		flush(i)
 		from = i + 1
-		if e.Drop == haul.DropNone {
+		if !drop {
 			f(uint32(i), 1)
 		}
 	}
-	flush(len(b.Entries))
+	flush(end)
 }
 
 func (s *standalone) again(_ context.Context, items []item, _ map[uint16]bool) error {
