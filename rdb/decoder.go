@@ -70,7 +70,8 @@ const (
 type Span struct{ Off, Len int64 }
 
 // Record is one thing of the snapshot that must reach the target. Its spans are relative to the entry that the window
-// has in hand; they are encoded forms: a name and a function's code are encoded strings.
+// has in hand; they are encoded forms: a name and a function's code are encoded strings. Only the value of an entry
+// that the window has not kept whole is relative to where Next began, since it is read from elsewhere.
 type Record struct {
 	Kind      Kind
 	DB        int
@@ -92,7 +93,7 @@ type Decoder struct {
 	Version int
 	// StreamDB is the database that is selected where the stream begins (AUX repl-stream-db), -1 if not said.
 	StreamDB int
-	// Keys and its like are the sizes that the snapshot announces, summed over its databases; hints only.
+	// Keys is the sum of the sizes that the snapshot announces for its databases; a hint only.
 	Keys int64
 
 	w       *feed.Window
@@ -120,21 +121,26 @@ func (d *Decoder) Header() error {
 	}
 	switch {
 	case string(h[:5]) == "REDIS":
-		d.Version, err = strconv.Atoi(string(h[5:]))
+		d.Version, err = version(h[5:])
 	case string(h[:6]) == "VALKEY":
 		d.Valkey = true
-		d.Version, err = strconv.Atoi(string(h[6:]))
+		d.Version, err = version(h[6:])
 	default:
 		return d.fail(fmt.Errorf("%w: it does not begin with REDIS or VALKEY", ErrCorrupt), "")
 	}
 	if err != nil || d.Version < 1 {
 		return d.fail(fmt.Errorf("%w: bad version %q", ErrCorrupt, h), "")
 	}
-	if d.Valkey && d.Version > maxValkey || !d.Valkey && d.Version > maxRedis && d.Version < 80 {
+	if d.Valkey && d.Version > maxValkey || !d.Valkey && d.Version > maxRedis {
 		return d.fail(fmt.Errorf("%w: RDB version %d, known are up to %d of Redis and %d of Valkey",
 			ErrUnsupported, d.Version, maxRedis, maxValkey), "")
 	}
 	return nil
+}
+
+func version(digits []byte) (int, error) {
+	n, err := strconv.ParseUint(string(digits), 10, 16) // takes no sign
+	return int(n), err
 }
 
 // The newest versions whose every opcode and type is known here (protocol §3).
@@ -147,6 +153,7 @@ const (
 func (d *Decoder) Next(r *Record) error {
 	d.w.Begin()
 	*r = Record{}
+	start := d.w.Offset()
 	for {
 		op, err := d.w.Byte()
 		if err != nil {
@@ -161,10 +168,20 @@ func (d *Decoder) Next(r *Record) error {
 		}
 		if op < 240 && op != opAuxEnterprise1 && op != opAuxEnterprise2 {
 			r.Kind, r.Type, r.DB = KindKey, op, d.db
-			return d.key(r)
+			err := d.key(r)
+			if d.w.Large() {
+				r.Value.Off += d.w.Offset() - d.w.Rel() - start
+			}
+			return err
+		}
+		if d.w.Rel() > slack && r.Prefix.Len == 0 {
+			d.w.Begin()
 		}
 	}
 }
+
+// slack is how many bytes of what stands before a key may stay in hand with it. Scripts and data of modules may be large.
+const slack = 4 << 10
 
 func (d *Decoder) key(r *Record) error {
 	from := d.w.Rel()
@@ -172,9 +189,13 @@ func (d *Decoder) key(r *Record) error {
 		return d.fail(err, "")
 	}
 	r.Name = Span{from, d.w.Rel() - from}
+	if _, err := d.kept(r.Name); err != nil {
+		return d.fail(err, "")
+	}
 	from = d.w.Rel()
 	if err := d.value(r.Type); err != nil {
-		name, nameErr := AppendString(nil, d.w.Kept()[r.Name.Off:r.Name.Off+r.Name.Len])
+		enc, _ := d.kept(r.Name)
+		name, nameErr := AppendString(nil, enc)
 		if nameErr != nil {
 			name = []byte("?")
 		}
@@ -182,6 +203,15 @@ func (d *Decoder) key(r *Record) error {
 	}
 	r.Value = Span{from, d.w.Rel() - from}
 	return nil
+}
+
+// kept returns the bytes of s, which name has passed. They are missing only if what precedes them is out of proportion.
+func (d *Decoder) kept(s Span) ([]byte, error) {
+	kept := d.w.Kept()
+	if s.Off+s.Len > int64(len(kept)) {
+		return nil, fmt.Errorf("%w: %d bytes of metadata before a name", ErrUnsupported, s.Off)
+	}
+	return kept[s.Off : s.Off+s.Len], nil
 }
 
 // name passes a string that must stay in the window.
@@ -277,7 +307,8 @@ func (d *Decoder) function(r *Record) error {
 		return err
 	}
 	r.Value = Span{from, d.w.Rel() - from}
-	return nil
+	_, err := d.kept(r.Value)
+	return err
 }
 
 func (d *Decoder) op243(r *Record) error {
@@ -292,38 +323,47 @@ func (d *Decoder) op243(r *Record) error {
 	return err
 }
 
-// aux reads a pair of names, of which few matter.
+// aux passes a pair of strings, of which few matter.
 func (d *Decoder) aux() error {
-	var pair [2][]byte
-	for i := range pair {
-		from := d.w.Rel()
-		if err := d.name(); err != nil {
-			return err
-		}
-		kept := d.w.Kept()
-		if from > int64(len(kept)) {
-			return fmt.Errorf("%w: metadata of %d bytes", ErrCorrupt, from)
-		}
-		dec, err := AppendString(d.scratch[:0], kept[from:])
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrCorrupt, err)
-		}
-		d.scratch = dec
-		pair[i] = append([]byte(nil), dec...)
+	var err error
+	if d.scratch, err = d.decoded(d.scratch[:0]); err != nil {
+		return err
 	}
-	if string(pair[0]) == "repl-stream-db" {
-		n, err := strconv.Atoi(string(pair[1]))
-		if err != nil {
-			return fmt.Errorf("%w: repl-stream-db is %q", ErrCorrupt, pair[1])
-		}
-		d.StreamDB = n
+	if string(d.scratch) != "repl-stream-db" {
+		return d.str()
+	}
+	if d.scratch, err = d.decoded(d.scratch[:0]); err != nil {
+		return err
+	}
+	d.StreamDB, err = strconv.Atoi(string(d.scratch))
+	if err != nil {
+		return fmt.Errorf("%w: repl-stream-db is %q", ErrCorrupt, d.scratch)
 	}
 	return nil
 }
 
+// decoded passes a string and appends what it says to dst.
+func (d *Decoder) decoded(dst []byte) ([]byte, error) {
+	from := d.w.Rel()
+	if err := d.name(); err != nil {
+		return dst, err
+	}
+	enc, err := d.kept(Span{from, d.w.Rel() - from})
+	if err != nil {
+		return dst, err
+	}
+	if dst, err = AppendString(dst, enc); err != nil {
+		return dst, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return dst, nil
+}
+
 // end checks the checksum, which covers all before it; 0 means that the server was told not to compute one.
 func (d *Decoder) end() error {
-	if d.Version < 5 {
+	if d.Version < 5 { // without a checksum nothing may follow, else the version is wrong
+		if _, err := d.w.Byte(); err != io.ErrUnexpectedEOF { //nolint:errorlint // the window returns the value itself
+			return orCorrupt(err, "bytes behind the end")
+		}
 		return nil
 	}
 	d.w.Sync()
@@ -338,11 +378,20 @@ func (d *Decoder) end() error {
 	return nil
 }
 
+func orCorrupt(err error, reason string) error {
+	if err == nil {
+		err = fmt.Errorf("%w: %s", ErrCorrupt, reason)
+	}
+	return err
+}
+
 func (d *Decoder) fail(err error, key string) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	offset := d.w.Offset()
+	if err == io.EOF || err == io.ErrUnexpectedEOF { //nolint:errorlint // the window returns the value itself; an error of a disk may wrap one
+		offset += int64(len(d.w.Buffered()))
 		err = fmt.Errorf("%w: its bytes end here", ErrTruncated)
 	} else if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) && !errors.Is(err, ErrChecksum) {
 		return err // of the source of the bytes, not of the snapshot
 	}
-	return &PositionError{Offset: d.w.Offset(), DB: d.db, Key: key, Err: err}
+	return &PositionError{Offset: offset, DB: d.db, Key: key, Err: err}
 }

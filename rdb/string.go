@@ -41,17 +41,24 @@ func encodedForm(enc []byte) ([]byte, int, error) {
 		}
 		return nil, len("-2147483648"), nil
 	case encLZF:
-		_, used, ok := sliceLength(enc[1:])
-		if !ok {
-			return nil, 0, ErrString
-		}
-		raw, _, ok := sliceLength(enc[1+used:])
-		if !ok || raw > 1<<40 {
-			return nil, 0, ErrString
-		}
-		return nil, int(raw), nil
+		_, raw, err := splitLZF(enc)
+		return nil, raw, err
 	}
 	return nil, 0, ErrString
+}
+
+// splitLZF returns the compressed bytes of an encoded string and the length that they have when they are not.
+func splitLZF(enc []byte) (packed []byte, raw int, err error) {
+	n, used, ok := sliceLength(enc[1:])
+	if !ok {
+		return nil, 0, ErrString
+	}
+	enc = enc[1+used:]
+	size, used, ok := sliceLength(enc)
+	if !ok || size > 1<<40 || uint64(len(enc)-used) != n {
+		return nil, 0, ErrString
+	}
+	return enc[used:], int(size), nil
 }
 
 // AppendString appends the decoded form of an encoded string, which is the whole of enc.
@@ -68,14 +75,11 @@ func AppendString(dst, enc []byte) ([]byte, error) {
 	case encInt32:
 		return strconv.AppendInt(dst, int64(int32(binary.LittleEndian.Uint32(enc[1:]))), 10), nil
 	}
-	packed, used, _ := sliceLength(enc[1:])
-	enc = enc[1+used:]
-	raw, used, _ := sliceLength(enc)
-	enc = enc[used:]
-	if uint64(len(enc)) != packed {
-		return dst, ErrString
+	packed, raw, err := splitLZF(enc)
+	if err != nil {
+		return dst, err
 	}
-	return appendLZF(dst, enc, int(raw))
+	return appendLZF(dst, packed, raw)
 }
 
 // appendLZF appends the raw bytes that the LZF block in holds (redis src/lzf_d.c has the format): a control byte below

@@ -164,6 +164,9 @@ func (d *Decoder) fixed(n int64) func() error {
 
 // value passes the value of type t.
 func (d *Decoder) value(t byte) error {
+	if d.Valkey && t > Type22 {
+		return fmt.Errorf("%w: value type %d of Valkey", ErrUnsupported, t)
+	}
 	switch t {
 	case TypeString, TypeHashZipmap, TypeListZiplist, TypeSetIntset, TypeZSetZiplist, TypeHashZiplist,
 		TypeHashListpack, TypeZSetListpack, TypeSetListpack:
@@ -194,13 +197,9 @@ func (d *Decoder) value(t byte) error {
 		}
 		return d.times(func() error { return all(d.num, d.str, d.str) })
 	case Type23:
-		if !d.Valkey {
-			return d.str()
-		}
+		return d.str()
 	case TypeArray:
-		if !d.Valkey {
-			return d.array()
-		}
+		return d.array()
 	case TypeModulePreGA:
 		return fmt.Errorf("%w: a module value of a 4.0 release candidate", ErrUnsupported)
 	}
