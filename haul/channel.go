@@ -70,21 +70,33 @@ func (c *Channel) Grow(ctx context.Context, b *Batch, want int) error {
 	if add <= 0 {
 		return nil
 	}
-	if b.weight+add > c.bound { // no single batch may wait for what it holds itself
-		add = max(0, c.bound-b.weight)
+	if most := c.bound / 2; b.weight+add > most { // a reader holds two batches at most, and must not wait for itself
+		add = max(0, most-b.weight)
 	}
 	if err := c.sem.Acquire(ctx, add); err != nil {
 		return context.Cause(ctx)
 	}
 	b.weight += add
+	c.shed(add)
 	buf := make([]byte, len(b.Buf), size)
 	copy(buf, b.Buf)
 	b.Buf = buf
 	return nil
 }
 
-// Send hands b on. A batch without entries only moves the watermark, in its turn.
-func (c *Channel) Send(ctx context.Context, b *Batch) error {
+// shed drops unused batches of n bytes in all: the bound that they had is used otherwise now.
+func (c *Channel) shed(n int64) {
+	for ; n > 0; n -= BatchBytes + batchOverhead {
+		select {
+		case <-c.unused:
+		default:
+			return
+		}
+	}
+}
+
+// Send hands b on; it does not wait. A batch without entries only moves the watermark, in its turn.
+func (c *Channel) Send(_ context.Context, b *Batch) error {
 	n := len(b.Entries)
 	b.pending.Store(int32(n))
 	b.ticket = &ticket{end: b.End, entries: int64(n), read: time.Now(), snapshot: b.Snapshot}
@@ -93,12 +105,8 @@ func (c *Channel) Send(ctx context.Context, b *Batch) error {
 		c.complete(b)
 		return nil
 	}
-	select {
-	case c.queue <- b:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	c.queue <- b // there is room for all batches that the bound allows
+	return nil
 }
 
 // Discard takes back a batch of New that will not be sent.

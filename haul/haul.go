@@ -52,6 +52,9 @@ func (h *Haul) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error {
 		readErr = h.Reader.Run(readCtx, h.Channel)
+		if readCtx.Err() != nil { // it was stopped, whatever it says
+			readErr = context.Cause(readCtx)
+		}
 		h.Channel.Close()
 		timer := time.AfterFunc(h.DrainDeadline, func() {
 			stopWriting(fmt.Errorf("what was read could not be written within %v", h.DrainDeadline))
@@ -68,11 +71,11 @@ func (h *Haul) Run(ctx context.Context) error {
 		return err
 	})
 	writeErr := g.Wait()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if writeErr != nil {
+	switch {
+	case readErr == nil:
 		return writeErr
+	case writeErr == nil || errors.Is(readErr, writeErr): // what stopped the reader may be the writer's error
+		return readErr
 	}
-	return readErr
+	return fmt.Errorf("%w; %w", readErr, writeErr)
 }
