@@ -36,12 +36,14 @@ type demo struct {
 	rate    int
 	began   time.Time
 
-	tb      redistest.TB
-	source  *redistest.Server
-	target  *redistest.Cluster
-	link    *redistest.Proxy // between source and keyhaul
-	state   string           // keyhaul's state directory
-	written int64            // live writes that the source has confirmed
+	tb     redistest.TB
+	source *redistest.Server
+	target *redistest.Cluster
+	link   *redistest.Proxy // between source and keyhaul
+	state  string           // keyhaul's state directory
+
+	written   int64 // live writes that the source has confirmed
+	fullSyncs int64 // of the run that is killed
 }
 
 func (d *demo) run(tb redistest.TB) {
@@ -109,7 +111,7 @@ func (d *demo) startLoad(seed uint64) *load {
 		defer close(l.done)
 		l.got, l.err = redistest.Load{Endpoint: d.source.Endpoint(), Rate: d.rate, Seed: seed}.Run(ctx)
 	}()
-	d.say("Writers send %d commands and transactions a second to the source: SET, INCR, RPUSH, LPOP, ZINCRBY, XADD, SPOP, EVAL, MULTI …", d.rate)
+	d.say("Writers send up to %d commands and transactions a second to the source: SET, INCR, RPUSH, LPOP, ZINCRBY, XADD, SPOP, EVAL, MULTI …", d.rate)
 	return l
 }
 
