@@ -118,6 +118,21 @@ func TestEveryStatusFieldIsDocumented(t *testing.T) {
 	}
 }
 
+func TestEveryExitCodeIsDocumented(t *testing.T) {
+	codes := regexp.MustCompile(`(?m)^\tExit\w+ +Exit = (\d+)`).FindAllStringSubmatch(read(t, "../haul/errors.go"), -1)
+	if len(codes) < 8 {
+		t.Fatalf("%d exit codes found", len(codes))
+	}
+	for _, file := range []string{"../README.md", "operations.md"} {
+		text := read(t, file)
+		for _, code := range codes {
+			if !strings.Contains(text, "\n| "+code[1]+" | ") {
+				t.Errorf("exit code %s is not in %s", code[1], file)
+			}
+		}
+	}
+}
+
 func TestLinks(t *testing.T) {
 	for _, pattern := range []string{"../README.md", "*.md", "decisions/*.md"} {
 		files, err := filepath.Glob(pattern)
