@@ -187,10 +187,14 @@ func (d *dispatcher) recover(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+	select {
+	case <-d.trouble: // of what is collected now
+	default:
+	}
 	items, cause, unacked, slots := d.collect()
-	if cause == nil && len(items) == 0 && d.allLanes((*lane).up) {
+	if cause == nil && d.allLanes((*lane).up) { // nothing is wrong any more
 		d.releaseAll()
-		return nil
+		return d.route.again(ctx, items, nil)
 	}
 	d.tell(cause, unacked, len(items))
 	if err := d.pause(ctx, cause); err != nil {
