@@ -481,3 +481,15 @@ func FuzzWindow(f *testing.F) {
 		}
 	})
 }
+
+// TestWindowKeepsNoMoreThanAsked: a long name stays in the buffer, but what follows it may make the entry a large one.
+func TestWindowKeepsNoMoreThanAsked(t *testing.T) {
+	src := &source{t: t, data: make([]byte, 4<<10), ready: func() bool { return true }, piece: func() int { return 100 }}
+	w := New(t.Context(), src, newKeeper(t, 64), 0, 50, nil)
+	if err := w.Keep(1000); err != nil || w.Large() || len(w.Kept()) != 1000 {
+		t.Fatalf("%v, large %t, kept %d", err, w.Large(), len(w.Kept()))
+	}
+	if err := w.Skip(2000); err != nil || !w.Large() || len(w.Kept()) < 1000 {
+		t.Errorf("%v, large %t, kept %d", err, w.Large(), len(w.Kept()))
+	}
+}
