@@ -492,4 +492,8 @@ func TestWindowKeepsNoMoreThanAsked(t *testing.T) {
 	if err := w.Skip(2000); err != nil || !w.Large() || len(w.Kept()) < 1000 {
 		t.Errorf("%v, large %t, kept %d", err, w.Large(), len(w.Kept()))
 	}
+	w.Begin() // the next entry has the limit of before
+	if err := w.Skip(500); err != nil || !w.Large() {
+		t.Errorf("%v, large %t", err, w.Large())
+	}
 }
