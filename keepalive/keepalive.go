@@ -90,7 +90,11 @@ func (k *Keeper) Run(ctx context.Context, lane Lane) error {
 	for {
 		interval := k.Interval()
 		interval -= time.Duration(early * float64(interval) * jitter)
-		timer := time.NewTimer(max(min(interval-time.Since(pinged), k.ReplyTimeout/4), time.Millisecond))
+		wait := min(interval-time.Since(pinged), k.ReplyTimeout/4)
+		if !k.fixed {
+			wait = min(wait, askEvery-time.Since(asked))
+		}
+		timer := time.NewTimer(max(wait, time.Millisecond))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -100,16 +104,16 @@ func (k *Keeper) Run(ctx context.Context, lane Lane) error {
 		if err := k.examine(ctx, lane); err != nil {
 			return err
 		}
-		if time.Since(pinged) < interval {
+		switch {
+		case !k.fixed && time.Since(asked) >= askEvery: // serves as a ping too
+			lane.AskTimeout()
+			asked = time.Now()
+		case time.Since(pinged) >= interval:
+			lane.Ping()
+		default:
 			continue
 		}
 		pinged, early = time.Now(), rand.Float64()
-		if !k.fixed && time.Since(asked) >= askEvery {
-			lane.AskTimeout()
-			asked = time.Now()
-			continue
-		}
-		lane.Ping()
 	}
 }
 
