@@ -28,6 +28,12 @@ func TestServerLifecycle(t *testing.T) {
 		t.Errorf("GET after Kill and Restart is %q, want 42", got)
 	}
 	s.MustDo("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
+	Eventually(t, 5*time.Second, func() error { // the reply to its own end comes before that end
+		if !hungUp(s.ctl.conn) {
+			return errors.New("the connection is still open")
+		}
+		return nil
+	})
 	if got := s.MustDo("GET", "k").Text; got != "42" {
 		t.Errorf("GET after CLIENT KILL is %q, want 42", got)
 	}
