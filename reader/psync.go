@@ -63,7 +63,8 @@ type PSYNC struct {
 	out    *haul.Channel             // written once, under mu
 	spool  atomic.Pointer[aof.Spool] // of the stream
 
-	useful bool // the connection brought something; of the receiving goroutine
+	useful     bool          // the connection brought something; of the receiving goroutine
+	stuckAfter time.Duration // a full spool that nothing leaves is given up
 
 	mu       sync.Mutex
 	conn     *resp.Conn
@@ -82,10 +83,11 @@ type PSYNC struct {
 // NewPSYNC returns a reader of the source that the dialer's endpoint names.
 func NewPSYNC(cfg PSYNCConfig) *PSYNC {
 	return &PSYNC{
-		cfg:    cfg,
-		who:    "source " + cfg.Dialer.Endpoint.String(),
-		budget: &aof.Budget{Max: cfg.SpoolMax},
-		ackNow: make(chan struct{}, 1),
+		cfg:        cfg,
+		who:        "source " + cfg.Dialer.Endpoint.String(),
+		budget:     &aof.Budget{Max: cfg.SpoolMax},
+		ackNow:     make(chan struct{}, 1),
+		stuckAfter: 30 * time.Second,
 		status: haul.LinkStatus{
 			Source: cfg.Dialer.Endpoint.String(), Phase: haul.PhaseConnecting,
 			SourceOffset: -1, Received: -1, Applied: -1, RunwaySeconds: -1,

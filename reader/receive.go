@@ -37,6 +37,9 @@ func (p *PSYNC) receive(ctx context.Context, s *fullSync) error {
 		err = p.receiveStream(ctx, conn, s)
 	} else if ctx.Err() == nil {
 		stop()
+		if errors.As(err, new(*haul.Error)) {
+			return err
+		}
 		return &snapshotLost{err}
 	}
 	for {
@@ -90,8 +93,9 @@ func (p *PSYNC) receiveSnapshot(ctx context.Context, c *resp.Conn, s *fullSync) 
 
 // keepSnapshot puts b into the spool of the snapshot, however long that takes.
 func (p *PSYNC) keepSnapshot(ctx context.Context, s *fullSync, b []byte) error {
-	const poll, tell = 20 * time.Millisecond, time.Second
-	full := time.Time{}
+	const poll, tell, tellAgain = 20 * time.Millisecond, time.Second, 10 * time.Second
+	var full, told time.Time
+	var stuck stuckness
 	for len(b) > 0 {
 		room, err := s.snapshot.Buffer(ctx)
 		switch {
@@ -108,7 +112,11 @@ func (p *PSYNC) keepSnapshot(ctx context.Context, s *fullSync, b []byte) error {
 		if full.IsZero() {
 			full = time.Now()
 		}
-		if time.Since(full) > tell {
+		if stuck.time(p) > p.stuckAfter {
+			return p.tooLarge()
+		}
+		if time.Since(full) > tell && time.Since(told) > tellAgain {
+			told = time.Now()
 			p.cfg.Waits.Set(spoolWait, fmt.Sprintf("the snapshot does not fit into its %d bytes: the source is stalled (%v)", p.budget.Max, err),
 				"raise spool.max-bytes; reading goes on as the target takes more")
 			p.cfg.Log.Error().Err(err).Int64("limit", p.budget.Max).
@@ -124,6 +132,25 @@ func (p *PSYNC) keepSnapshot(ctx context.Context, s *fullSync, b []byte) error {
 		p.cfg.Waits.Clear(spoolWait)
 	}
 	return nil
+}
+
+// stuckness tells for how long a full spool has had nothing that a target could take: it holds a part of one entry.
+type stuckness struct {
+	since time.Time
+	last  haul.Progress
+}
+
+func (s *stuckness) time(p *PSYNC) time.Duration {
+	now := p.out.Watermark.Progress()
+	if now != s.last || !now.Oldest.IsZero() || s.since.IsZero() {
+		s.since, s.last = time.Now(), now
+	}
+	return time.Since(s.since)
+}
+
+func (p *PSYNC) tooLarge() error {
+	return haul.Errorf(haul.ExitFailed, "raise spool.max-bytes above the size of the largest key and transaction",
+		"one entry of the source is larger than the spool (%d bytes)", p.budget.Max)
 }
 
 // spoolWait is who waits for room in the spool.
@@ -292,7 +319,11 @@ func (p *PSYNC) waitForRoom(ctx context.Context, cause error) error {
 		Msg("reading from the source is stopped: the spool is full; the source's backlog must last until half of it is free")
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var stuck stuckness
 	for p.budget.Used() > p.budget.Max/2 || p.spool.Load().DiskError() != nil {
+		if p.spool.Load().DiskError() == nil && stuck.time(p) > p.stuckAfter {
+			return p.tooLarge()
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -235,6 +235,7 @@ type plan struct {
 	sink   *sink
 	dialer func(d *topology.Dialer)
 	config func(c *PSYNCConfig)
+	begin  func(r *rig) // before the reader runs
 }
 
 func dialer(t testing.TB, url string) *topology.Dialer {
@@ -263,6 +264,9 @@ func run(t testing.TB, p plan) *rig {
 		p.config(&cfg)
 	}
 	r.psync = NewPSYNC(cfg)
+	if p.begin != nil {
+		p.begin(r)
+	}
 	r.start(r.psync, p.bound)
 	return r
 }
