@@ -81,7 +81,7 @@ func (c *encoder) key(o *outbox, it item, e *haul.Entry, k *haul.Key) error {
 }
 
 func (c *encoder) loadFunction(o *outbox, code []byte) {
-	o.put([]byte("*4\r\n$8\r\nFUNCTION\r\n$4\r\nLOAD\r\n$7\r\nREPLACE\r\n"))
+	o.text("*4\r\n$8\r\nFUNCTION\r\n$4\r\nLOAD\r\n$7\r\nREPLACE\r\n")
 	c.bulk(o, code)
 }
 
@@ -389,7 +389,7 @@ func (c *encoder) transaction(o *outbox, it item) {
 	cmds := b.CommandsOf(e)
 	queued, selected := int32(0), false
 	o.selectDB(e.DB)
-	o.put([]byte("*1\r\n$5\r\nMULTI\r\n"))
+	o.text("*1\r\n$5\r\nMULTI\r\n")
 	for i := range cmds {
 		cmd := &cmds[i]
 		if cmd.DB != o.db {
@@ -413,7 +413,7 @@ func (c *encoder) transaction(o *outbox, it item) {
 		}
 		queued++
 	}
-	o.put([]byte("*1\r\n$4\r\nEXEC\r\n"))
+	o.text("*1\r\n$4\r\nEXEC\r\n")
 	if selected {
 		o.db = unknownDB // if the transaction is refused, its SELECT never happens
 	}

@@ -30,6 +30,12 @@ type outbox struct {
 // grown accounts for what was appended to the arena since size was n.
 func (o *outbox) grown(n int) { o.size += len(o.arena) - n }
 
+// text copies s.
+func (o *outbox) text(s string) {
+	o.size += len(s)
+	o.arena = append(o.arena, s...)
+}
+
 // put copies b, or refers to it if it is large: then it must not change before flush.
 func (o *outbox) put(b []byte) {
 	o.size += len(b)
