@@ -47,7 +47,6 @@ type config struct {
 	OnError       string // onErrorStop, onErrorHold or onErrorSkip
 	MaxSkipped    int
 	Ack           string // ackApplied or ackReceived
-	AckExplicit   bool   // otherwise some sources have a better default
 	DryRun        bool
 	ReadyMaxLag   time.Duration
 	SnapshotLanes int // connections of the snapshot to each target node; 0 means automatic
@@ -119,7 +118,6 @@ func (r *resolver) config() config {
 		OnError:       r.enum("on-error"),
 		MaxSkipped:    r.int("max-skipped", 0, 1<<30),
 		Ack:           r.enum("ack"),
-		AckExplicit:   r.explicit("ack"),
 		DryRun:        r.bool("dry-run"),
 		ReadyMaxLag:   r.duration("ready-max-lag"),
 		SnapshotLanes: r.int("writer.snapshot-lanes", 0, 64),

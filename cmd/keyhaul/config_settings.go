@@ -40,7 +40,7 @@ const annotationRequired = "keyhaul/required"
 func settings() []setting {
 	all := append(endSettings("source", "read from"), endSettings("target", "write to")...)
 	return append(all, []setting{
-		{key: "name", kind: kindString, value: "default", usage: "`name` of this haul: it prefixes keyhaul's own keys on the target and names its state folder; letters, digits, - _ ."},
+		{key: "name", kind: kindString, value: "default", usage: "`name` of this haul, of its state folder and its connections; letters, digits, - _ ."},
 		{key: "state-dir", kind: kindString, usage: "`folder` for the spool and other state, or none for memory only (default $STATE_DIRECTORY, else keyhaul in the user's XDG state folder)"},
 		{key: "http", kind: kindString, value: "127.0.0.1:9420", usage: "`address` of status and metrics; empty for none"},
 		{key: "until", kind: kindEnum, words: []string{"", untilSnapshot, untilCaughtUp}, usage: "`when` to end by itself: snapshot or caught-up; never if empty (a daemon)"},
@@ -200,6 +200,9 @@ func settingKeys() []string {
 	var keys []string
 	for _, s := range settings() {
 		keys = append(keys, s.key)
+		if s.alias != "" {
+			keys = append(keys, s.alias)
+		}
 	}
 	slices.Sort(keys)
 	return keys

@@ -83,7 +83,7 @@ func TestDefaults(t *testing.T) {
 	if d.Name != "default" || d.HTTP != "127.0.0.1:9420" || d.HTTPExplicit || d.Existing != "fail" ||
 		d.Delivery != "at-least-once" || d.MaxSkipped != 1000 || d.DrainDeadline != 8*time.Second ||
 		d.Source.DialTimeout != 5*time.Second || d.ReplyTimeout != time.Minute || !d.Keepalive.Enabled ||
-		d.Buffer.MaxBytes == 0 || d.Buffer.MaxBytes > 128<<20 || d.Ack != "applied" || d.AckExplicit ||
+		d.Buffer.MaxBytes == 0 || d.Buffer.MaxBytes > 128<<20 || d.Ack != "applied" ||
 		d.ReadyMaxLag != 30*time.Second || d.LogFormat != "auto" || d.Progress != "auto" || d.DryRun {
 		t.Errorf("%+v", d)
 	}
@@ -343,7 +343,7 @@ func TestExampleFiles(t *testing.T) {
 	if c := got["daemon.yaml"]; c.OneShot() || c.Spool.MaxBytes != 20<<30 || c.LogFormat != "json" || c.Spool.Retain != 5*time.Minute {
 		t.Errorf("%+v", c)
 	}
-	if c := got["cluster-tls.toml"]; len(c.Source.Addrs) != 3 || c.SnapshotLanes != 4 || c.Source.TLS.CertFile == "" ||
+	if c := got["to-cluster-tls.toml"]; len(c.Target.AddressMap) != 3 || c.Source.TLS.CertFile == "" ||
 		c.Target.AddressMap["10.1.0.3:6379"] != "gate.new.example:7003" {
 		t.Errorf("%+v", c)
 	}

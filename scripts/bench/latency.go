@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/keyhaul/keyhaul/internal/resp"
 	rt "github.com/keyhaul/keyhaul/internal/redistest"
+	"github.com/keyhaul/keyhaul/internal/resp"
 )
 
 // watched is a connection that looks for one key.
