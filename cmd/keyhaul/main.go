@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/keyhaul/keyhaul/haul"
 )
@@ -53,6 +54,20 @@ func exitCode(err error) haul.Exit {
 // usageError is a command line that cobra does not understand.
 type usageError struct{ error }
 
+// flagError names the flag that an unknown one may have been meant as.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return usageError{err}
+	}
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	if name := nearest(unknown.GetSpecifiedName(), names); name != "" {
+		return usageError{fmt.Errorf("%w: did you mean --%s?", err, name)}
+	}
+	return usageError{fmt.Errorf("%w: see keyhaul %s --help", err, cmd.Name())}
+}
+
 func newRoot(environ []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "keyhaul",
@@ -65,7 +80,7 @@ until you cut over. It reads as a replica does and never writes to the source.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(flagError)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	for _, c := range []*cobra.Command{newSync(environ), newStatus(environ), newVersion()} {
 		c.Args = noArgs

@@ -157,7 +157,7 @@ func (a *app) pipeline(e *ends) (*haul.Haul, error) {
 		Reader: reader.NewPSYNC(reader.PSYNCConfig{
 			Dialer: a.source, Dir: spoolDir, SpoolMax: spoolMax, SpoolWindow: window,
 			Retain: cfg.Spool.Retain, RetainBytes: cfg.Spool.RetainBytes,
-			ReplyTimeout: cfg.ReplyTimeout, Until: reader.Until(cfg.Until), AckReceived: cfg.Ack == ackReceived,
+			ReplyTimeout: cfg.ReplyTimeout, Until: reader.Until(cfg.Until), Patience: cfg.ConnectDeadline, AckReceived: cfg.Ack == ackReceived,
 			RepeatSnapshot: repeat, Waits: a.waits, Log: a.log,
 		}),
 		Writer: writer.New(writer.Config{
