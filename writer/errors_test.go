@@ -41,6 +41,7 @@ func TestClassify(t *testing.T) {
 
 // TestWaits: what a target refuses for now is waited for, visibly, and goes on by itself in order.
 func TestWaits(t *testing.T) {
+	t.Parallel()
 	user := func(ep *topology.Endpoint) { ep.Username, ep.Password = "writer", "secret" }
 	for _, c := range []struct {
 		name    string
@@ -50,25 +51,49 @@ func TestWaits(t *testing.T) {
 		cause   string
 		mend    func(*rt.Server)
 	}{
-		{"OOM", rt.Options{}, nil,
+		{
+			"OOM",
+			rt.Options{},
+			nil,
 			func(s *rt.Server) { s.MustDo("CONFIG", "SET", "maxmemory", "1") }, "OOM",
-			func(s *rt.Server) { s.MustDo("CONFIG", "SET", "maxmemory", "0") }},
-		{"NOREPLICAS", rt.Options{}, nil,
+			func(s *rt.Server) { s.MustDo("CONFIG", "SET", "maxmemory", "0") },
+		},
+		{
+			"NOREPLICAS",
+			rt.Options{},
+			nil,
 			func(s *rt.Server) { s.MustDo("CONFIG", "SET", "min-replicas-to-write", "1") }, "NOREPLICAS",
-			func(s *rt.Server) { s.MustDo("CONFIG", "SET", "min-replicas-to-write", "0") }},
-		{"NOPERM", rt.Options{Users: []string{"writer on >secret ~* &* +@all"}}, user,
+			func(s *rt.Server) { s.MustDo("CONFIG", "SET", "min-replicas-to-write", "0") },
+		},
+		{
+			"NOPERM",
+			rt.Options{Users: []string{"writer on >secret ~* &* +@all"}},
+			user,
 			func(s *rt.Server) { s.MustDo("ACL", "SETUSER", "writer", "-set", "-mset") }, "NOPERM",
-			func(s *rt.Server) { s.MustDo("ACL", "SETUSER", "writer", "+@all") }},
-		{"BUSY", rt.Options{Config: map[string]string{"busy-reply-threshold": "100"}}, nil, nil, "BUSY",
-			func(s *rt.Server) { killScript(s) }},
-		{"MISCONF", rt.Options{Config: map[string]string{"save": "3600 100000"}}, nil, failSave, "MISCONF",
+			func(s *rt.Server) { s.MustDo("ACL", "SETUSER", "writer", "+@all") },
+		},
+		{
+			"BUSY",
+			rt.Options{Config: map[string]string{"busy-reply-threshold": "100"}},
+			nil, nil, "BUSY",
+			func(s *rt.Server) { killScript(s) },
+		},
+		{
+			"MISCONF",
+			rt.Options{Config: map[string]string{"save": "3600 100000"}},
+			nil, failSave, "MISCONF",
 			func(s *rt.Server) {
 				s.MustDo("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
 				s.MustDo("CONFIG", "SET", "save", "") // so that it can be stopped
-			}},
-		{"READONLY", rt.Options{}, nil,
+			},
+		},
+		{
+			"READONLY",
+			rt.Options{},
+			nil,
 			func(s *rt.Server) { s.MustDo("REPLICAOF", "127.0.0.1", "1") }, "replica",
-			func(s *rt.Server) { s.MustDo("REPLICAOF", "NO", "ONE") }},
+			func(s *rt.Server) { s.MustDo("REPLICAOF", "NO", "ONE") },
+		},
 	} {
 		for _, kind := range []string{"commands", "transactions", "snapshot"} {
 			t.Run(c.name+" "+kind, func(t *testing.T) {

@@ -28,6 +28,7 @@ func clients(s *rt.Server) string {
 
 // TestIdleLanesAreKept leaves lanes without an entry to targets that close idle clients.
 func TestIdleLanesAreKept(t *testing.T) {
+	t.Parallel()
 	idle := 12 * time.Second
 	if os.Getenv("KEYHAUL_TEST_LONG") != "" {
 		idle = 30 * time.Second
@@ -43,8 +44,10 @@ func TestIdleLanesAreKept(t *testing.T) {
 		{name: "timeout 2", config: map[string]string{"timeout": "2"}},
 		{name: "timeout 1", config: map[string]string{"timeout": "1"}},
 		{name: "keepalive off", config: map[string]string{"timeout": "2"}, change: func(c *Config) { c.Keepalive = false }, closed: true},
-		{name: "fixed interval", config: map[string]string{"timeout": "2"}, users: []string{"writer on >secret ~* &* +@all -config"},
-			change: func(c *Config) { c.PingInterval = 500 * time.Millisecond }},
+		{
+			name: "fixed interval", config: map[string]string{"timeout": "2"}, users: []string{"writer on >secret ~* &* +@all -config"},
+			change: func(c *Config) { c.PingInterval = 500 * time.Millisecond },
+		},
 		{name: "CONFIG forbidden", config: map[string]string{"timeout": "2"}, users: []string{"writer on >secret ~* &* +@all -config"}, closed: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

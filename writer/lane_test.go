@@ -193,6 +193,7 @@ func TestDeadPath(t *testing.T) {
 
 // TestSlowBigEntry: while a long value is on its way no reply is due.
 func TestSlowBigEntry(t *testing.T) {
+	t.Parallel()
 	dst := rt.Start(t, rt.Options{})
 	proxy := rt.NewProxy(t, dst.Addr)
 	r := newRig(t, proxy.Addr(), func(c *Config) { c.ReplyTimeout = time.Second })
@@ -275,6 +276,7 @@ func TestUnsolicitedReply(t *testing.T) {
 
 // TestRefusedSelect: a SELECT that fails ends the lane, and what was in flight with it is sent again.
 func TestRefusedSelect(t *testing.T) {
+	t.Parallel()
 	dst := rt.Start(t, rt.Options{Users: []string{"writer on >secret ~* &* +@all"}})
 	ep := topology.Endpoint{Scheme: topology.SchemeTCP, Addrs: []string{dst.Addr}, Username: "writer", Password: "secret"}
 	r := newRigAt(t, ep, nil)

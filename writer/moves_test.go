@@ -26,49 +26,54 @@ func keysIn(tag string, n int) []string {
 	return all
 }
 
-// TestSlotMoves moves slots one after the other while writes pour in.
-func TestSlotMoves(t *testing.T) {
+func TestSlots(t *testing.T) {
 	c := rt.StartCluster(t, rt.ClusterOptions{})
-	{
-		_, r := clusterRig(t, c, nil)
-		var keys []string
-		for _, tag := range []string{"a", "b", "c", "d", "e", "f"} {
-			keys = append(keys, keysIn(tag, 20)...)
-		}
-		const rounds = 6
-		stop := make(chan struct{})
-		done := feedSequences(r, keys, stop)
-		for i := range rounds {
-			slot := rt.Slot([]string{"{a}", "{b}", "{c}", "{d}"}[i%4])
-			from := c.NodeFor(slot)
-			to := c.Nodes[0]
-			if to == from {
-				to = c.Nodes[1]
-			}
-			c.MoveSlot(slot, from, to)
-		}
-		close(stop)
-		last := <-done
-		r.drained()
-		for key, n := range last {
-			if got := answerOf(c.MustDo(key, "GET", key)); got != fmt.Sprint(n) {
-				t.Errorf("%s is %s, want %d", key, got, n)
-			}
-		}
-		s := r.w.Status()
-		redirects := int64(0)
-		for _, l := range s.Lanes {
-			redirects += l.Redirects
-			if l.Reconnects != 0 {
-				t.Errorf("a connection was lost: %+v", l)
-			}
-		}
-		t.Logf("%d redirects, %d resends, %d entries", redirects, s.Resends, r.ch.Watermark.Progress().Entries)
-		if redirects == 0 {
-			t.Error("there was no redirect")
-		}
-		r.waitsNoMore()
+	t.Run("move under load", func(t *testing.T) { slotsMove(t, c) })
+	t.Run("moved is exact", func(t *testing.T) { slotsMovedIsExact(t, c) })
+	t.Run("open", func(t *testing.T) { slotsOpen(t, c) })
+	t.Run("to an added node", func(t *testing.T) { slotsAddedNode(t, c) })
+}
+
+// slotsMove moves slots one after the other while writes pour in.
+func slotsMove(t *testing.T, c *rt.Cluster) {
+	_, r := clusterRig(t, c, nil)
+	var keys []string
+	for _, tag := range []string{"a", "b", "c", "d", "e", "f"} {
+		keys = append(keys, keysIn(tag, 20)...)
 	}
+	const rounds = 6
+	stop := make(chan struct{})
+	done := feedSequences(r, keys, stop)
+	for i := range rounds {
+		slot := rt.Slot([]string{"{a}", "{b}", "{c}", "{d}"}[i%4])
+		from := c.NodeFor(slot)
+		to := c.Nodes[0]
+		if to == from {
+			to = c.Nodes[1]
+		}
+		c.MoveSlot(slot, from, to)
+	}
+	close(stop)
+	last := <-done
+	r.drained()
+	for key, n := range last {
+		if got := answerOf(c.MustDo(key, "GET", key)); got != fmt.Sprint(n) {
+			t.Errorf("%s is %s, want %d", key, got, n)
+		}
+	}
+	s := r.w.Status()
+	redirects := int64(0)
+	for _, l := range s.Lanes {
+		redirects += l.Redirects
+		if l.Reconnects != 0 {
+			t.Errorf("a connection was lost: %+v", l)
+		}
+	}
+	t.Logf("%d redirects, %d resends, %d entries", redirects, s.Resends, r.ch.Watermark.Progress().Entries)
+	if redirects == 0 {
+		t.Error("there was no redirect")
+	}
+	r.waitsNoMore()
 }
 
 // feedSequences sends SET key n with growing n.
@@ -99,9 +104,8 @@ func feedSequences(r *rig, keys []string, stop <-chan struct{}) <-chan map[strin
 	return done
 }
 
-// TestMovedIsExact moves a slot between two entries: what is redirected is applied once.
-func TestMovedIsExact(t *testing.T) {
-	c := rt.StartCluster(t, rt.ClusterOptions{})
+// slotsMovedIsExact moves a slot between two entries: what is redirected is applied once.
+func slotsMovedIsExact(t *testing.T, c *rt.Cluster) {
 	_, r := clusterRig(t, c, nil)
 	slot := rt.Slot("{x}")
 	for round := range 4 {
@@ -126,9 +130,8 @@ func TestMovedIsExact(t *testing.T) {
 	}
 }
 
-// TestOpenSlot writes while a slot has keys on both of its sides.
-func TestOpenSlot(t *testing.T) {
-	c := rt.StartCluster(t, rt.ClusterOptions{})
+// slotsOpen writes while a slot has keys on both of its sides.
+func slotsOpen(t *testing.T, c *rt.Cluster) {
 	for _, kind := range []string{"commands", "snapshot"} {
 		t.Run(kind, func(t *testing.T) {
 			_, r := clusterRig(t, c, func(cfg *Config) { cfg.Existing = ExistingReplace })
@@ -210,6 +213,7 @@ func TestFailovers(t *testing.T) {
 			}
 		})
 	})
+	t.Run("barriers meanwhile", func(t *testing.T) { barrierWhileTheClusterChanges(t, c) })
 	t.Run("killed", func(t *testing.T) {
 		_, r := clusterRig(t, c, nil)
 		keys := keysIn("quiet", 50)
@@ -252,9 +256,8 @@ func TestFailovers(t *testing.T) {
 	})
 }
 
-// TestBarrierWhileTheClusterChanges: a node that was emptied too early, or not at all, would keep keys.
-func TestBarrierWhileTheClusterChanges(t *testing.T) {
-	c := rt.StartCluster(t, rt.ClusterOptions{Replicas: 1})
+// barrierWhileTheClusterChanges: a node that was emptied too early, or not at all, would keep keys.
+func barrierWhileTheClusterChanges(t *testing.T, c *rt.Cluster) {
 	_, r := clusterRig(t, c, nil)
 	stop := make(chan struct{})
 	done := make(chan int, 1)
@@ -315,8 +318,7 @@ func TestBarrierWhileTheClusterChanges(t *testing.T) {
 	}
 }
 
-func TestAddedNode(t *testing.T) {
-	c := rt.StartCluster(t, rt.ClusterOptions{})
+func slotsAddedNode(t *testing.T, c *rt.Cluster) {
 	extra := rt.Start(t, rt.Options{Config: map[string]string{"cluster-enabled": "yes", "cluster-node-timeout": "2000"}})
 	g, r := clusterRig(t, c, nil)
 	g.nodes = append(g.nodes, extra)

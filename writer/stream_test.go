@@ -242,9 +242,17 @@ func TestBigCommands(t *testing.T) {
 	}
 }
 
-// TestBarriers: what concerns every node comes behind everything before it, and before everything behind it.
-func TestBarriers(t *testing.T) {
+// TestCluster is what only a cluster makes a difference for.
+func TestCluster(t *testing.T) {
 	c := rt.StartCluster(t, rt.ClusterOptions{})
+	t.Run("barriers", func(t *testing.T) { clusterBarriers(t, c) })
+	t.Run("messages", func(t *testing.T) { clusterMessages(t, c) })
+	t.Run("unroutable", func(t *testing.T) { clusterUnroutable(t, c) })
+	t.Run("unknown command", func(t *testing.T) { clusterUnknownCommandIsAskedFor(t, c) })
+}
+
+// clusterBarriers: what concerns every node comes behind everything before it, and before everything behind it.
+func clusterBarriers(t *testing.T, c *rt.Cluster) {
 	r := newRig(t, c.Nodes[0].Addr, nil)
 	for round := range 20 {
 		b := r.batch(false)
@@ -280,8 +288,7 @@ func TestBarriers(t *testing.T) {
 	}
 }
 
-func TestMessages(t *testing.T) {
-	c := rt.StartCluster(t, rt.ClusterOptions{})
+func clusterMessages(t *testing.T, c *rt.Cluster) {
 	sub := c.Nodes[2].Dial()
 	defer sub.Close()
 	if _, err := sub.Write([]byte("SUBSCRIBE channel\r\n")); err != nil {
@@ -311,9 +318,8 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// TestUnroutable: what has no place on a cluster is refused, or skipped.
-func TestUnroutable(t *testing.T) {
-	c := rt.StartCluster(t, rt.ClusterOptions{})
+// clusterUnroutable: what has no place on a cluster is refused, or skipped.
+func clusterUnroutable(t *testing.T, c *rt.Cluster) {
 	for _, x := range []struct {
 		line, text, keys string
 		skipped          int64
@@ -355,9 +361,8 @@ func TestUnroutable(t *testing.T) {
 	}
 }
 
-// TestUnknownCommandIsAskedFor: the target knows the keys of a command that the table does not have.
-func TestUnknownCommandIsAskedFor(t *testing.T) {
-	c := rt.StartCluster(t, rt.ClusterOptions{})
+// clusterUnknownCommandIsAskedFor: the target knows the keys of a command that the table does not have.
+func clusterUnknownCommandIsAskedFor(t *testing.T, c *rt.Cluster) {
 	r := newRig(t, c.Nodes[0].Addr, nil)
 	b := r.batch(false)
 	for i := range 20 {
