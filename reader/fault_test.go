@@ -173,7 +173,7 @@ func TestSpoolFull(t *testing.T) {
 			r.streaming()
 			s.hold(true)
 			value := strings.Repeat("v", 10_000)
-			for i := range 2000 { // 20 MB
+			for i := range 1000 { // 10 MB
 				source.MustDo("RPUSH", "list", fmt.Sprintf("%d%s", i, value))
 			}
 			r.waiting("4194304 bytes")
@@ -371,7 +371,7 @@ func TestTransactionEdge(t *testing.T) {
 	const bound = haul.MinBound
 	limit := haul.NewChannel(bound).EntryLimit()
 	tail := wire("SELECT", "7") + wire("SET", "a", "1") + wire("EXEC") + wire("SET", "b", "2")
-	for over := -8; over < len(tail)+8; over++ {
+	for over := -8; over < len(tail)+8; over += 1 + scale/3 {
 		head := wire("MULTI")
 		fillup := limit - over - len(head)
 		for size := fillup; ; size-- {

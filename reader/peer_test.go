@@ -27,6 +27,7 @@ type front struct {
 	links    atomic.Int64 // connections that asked for PSYNC
 	script   int64        // so many of them go to the peer; negative: all
 	answer   string       // for the others, which are hung up on
+	keep     bool         // or not
 	wg       sync.WaitGroup
 }
 
@@ -94,6 +95,9 @@ func (f *front) serve(c net.Conn) {
 		case "PSYNC":
 			if n := f.links.Add(1); f.script >= 0 && n > f.script {
 				_, _ = io.WriteString(c, f.answer)
+				if f.keep {
+					_, _ = io.Copy(io.Discard, r)
+				}
 				return
 			}
 			f.link(c, r, args)
@@ -259,7 +263,7 @@ func TestPeerPayload(t *testing.T) {
 		"newer":       "$9\r\nREDIS0077",
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFrontWith(t, func(f *front) { f.script, f.answer = 0, "+FULLRESYNC "+id1+" 100\r\n"+sent })
+			f := newFrontWith(t, func(f *front) { f.script, f.keep, f.answer = 0, true, "+FULLRESYNC "+id1+" 100\r\n"+sent })
 			r := run(t, plan{url: f.url(), config: fast})
 			r.exit(haul.ExitFailed)
 		})

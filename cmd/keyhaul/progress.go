@@ -31,8 +31,10 @@ func (s *screen) Write(p []byte) (int, error) {
 	progress := s.progress
 	s.mu.Unlock()
 	if progress != nil {
-		return progress.Write(p)
-	}
+		if n, err := progress.Write(p); err == nil {
+			return n, nil
+		}
+	} // without bars, or when they are being taken away
 	return os.Stderr.Write(p)
 }
 

@@ -72,6 +72,13 @@ func (s stateDir) saveHTTPAddr(addr string) error {
 	return nil
 }
 
+// forgetHTTPAddr ends what saveHTTPAddr said.
+func (s stateDir) forgetHTTPAddr() {
+	if s.path != "" {
+		_ = os.Remove(s.file(httpAddrFile))
+	}
+}
+
 // spoolLimit is the smaller of 50 GiB and 80 % of the free disk under dir; without one, a quarter of what memory may be
 // used for buffers.
 func spoolLimit(dir string, buffer int64) (int64, error) {

@@ -77,6 +77,8 @@ func (a *app) sync(ctx context.Context) (err error) {
 		return err
 	}
 	defer a.state.close()
+	a.state.forgetHTTPAddr() // of a process that was killed
+	defer a.state.forgetHTTPAddr()
 	server, err := a.serveHTTP(ctx)
 	if err != nil {
 		return err

@@ -314,6 +314,9 @@ func TestHeldAndStatus(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	p.exit(haul.ExitDone)
 	ask(haul.ExitUnreachable, "--state-dir", p.state)
+	if _, err := os.Stat(filepath.Join(p.state, "default", httpAddrFile)); !os.IsNotExist(err) {
+		t.Errorf("the address is left behind: %v", err)
+	}
 	ask(haul.ExitUnreachable, "--state-dir", t.TempDir())
 }
 
