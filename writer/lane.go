@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/keepalive"
 )
 
@@ -38,6 +39,7 @@ type lane struct {
 	held    bool // nothing more may be taken
 	failed  []item
 	cause   *failure  // the worst of those
+	repeats int64     // how many of those are applied already
 	due     time.Time // since when a reply has been due
 	ping    bool
 	ask     bool
@@ -269,14 +271,16 @@ func (l *lane) release() {
 	signal(l.wake)
 }
 
-// collect takes everything that is not acknowledged from a quiet lane, in order, and why. unacked counts the entries
-// that were sent without an answer.
-func (l *lane) collect() (items []item, cause *failure, unacked int64) {
+// collect adds to s everything that is not acknowledged on a quiet lane, in order, and why.
+func (l *lane) collect(s *setback) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	items = append(items, l.failed...)
-	cause = l.cause
-	l.failed, l.cause = nil, nil
+	s.failed = append(s.failed, l.failed...)
+	if l.cause != nil && (s.cause == nil || l.cause.act > s.cause.act) {
+		s.cause = l.cause
+	}
+	s.again += l.repeats
+	l.failed, l.cause, l.repeats = nil, nil, 0
 	l.failing = false
 	clear(l.slots)
 	for l.conn == nil && l.waiting() { // on a live connection only control commands can be in flight
@@ -289,17 +293,16 @@ func (l *lane) collect() (items []item, cause *failure, unacked int64) {
 		if acked > 0 {
 			o.batch.Done(acked)
 		}
-		items = append(items, rest...)
-		unacked += int64(o.count) - int64(acked) - int64(o.bad)
+		s.rest = append(s.rest, rest...)
+		s.unacked += int64(o.count) - int64(acked) - int64(o.bad)
 	}
 	l.entries.Store(0)
 	l.bytes.Store(0)
-	items = append(items, l.taken[l.pushed:]...)
+	s.rest = append(s.rest, l.taken[l.pushed:]...)
 	l.taken, l.pushed = l.taken[:0], 0
 	for l.pending.len() > 0 {
-		items = append(items, l.pending.pop())
+		s.rest = append(s.rest, l.pending.pop())
 	}
-	return items, cause, unacked
 }
 
 // who names the lane where waits are listed.
@@ -373,6 +376,9 @@ func (l *lane) Probe(ctx context.Context) keepalive.Verdict {
 	l.d.cfg.Waits.Set("target "+l.addr, fmt.Sprintf("no reply for %v", l.Stalled().Round(time.Second)),
 		"none needed if the target works on a slow command; else look at that server")
 	c, err := l.d.cfg.Dialer.Dial(ctx, l.addr)
+	if e := (*topology.Error)(nil); errors.As(err, &e) && e.Op == "TLS handshake" {
+		return keepalive.Busy // its machine has accepted the connection
+	}
 	if err != nil {
 		return keepalive.Unreachable
 	}

@@ -158,6 +158,31 @@ func TestFrozenTarget(t *testing.T) {
 	r.waitsNoMore()
 }
 
+// TestFrozenTargetWithTLS: nor can it shake hands.
+func TestFrozenTargetWithTLS(t *testing.T) {
+	t.Parallel()
+	dst := rt.Start(t, rt.Options{TLS: true})
+	ep := topology.Endpoint{
+		Scheme: topology.SchemeTLS, Addrs: []string{dst.Addr}, TLS: topology.TLSOptions{CAFile: dst.TLS.CA}, DialTimeout: 200 * time.Millisecond,
+	}
+	r := newRigAt(t, ep, func(c *Config) { c.ReplyTimeout = 200 * time.Millisecond })
+	dst.Freeze()
+	r.do("INCR n")
+	w := r.waitsFor("no reply for")
+	rt.Eventually(t, limit, func() error { // some probes later
+		if d := time.Since(w.Since); d < time.Second {
+			return fmt.Errorf("it has been frozen for %v", d)
+		}
+		return nil
+	})
+	dst.Thaw()
+	r.drained()
+	want(t, dst, "GET n", "1")
+	if s := r.w.Status(); s.Resends != 0 || s.Lanes[0].Reconnects != 0 {
+		t.Errorf("the lane was closed: %+v", s)
+	}
+}
+
 // TestDeadPath: a connection that loses what is sent is closed although its server is well.
 func TestDeadPath(t *testing.T) {
 	for _, keepalive := range []bool{true, false} {
