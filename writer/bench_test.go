@@ -75,7 +75,9 @@ func BenchmarkEncodeSnapshot(b *testing.B) {
 		strings bool
 		add     func(*batch, int)
 	}{
-		{"MSET", true, key(text, nil)}, {"SET", false, key(text, nil)}, {"SET PXAT", false, key(text, expire)},
+		{"MSET", true, key(text, nil)},
+		{"SET", false, key(text, nil)},
+		{"SET PXAT", false, key(text, expire)},
 		{"RESTORE", false, key(list, nil)},
 	} {
 		b.Run(c.name, func(b *testing.B) {

@@ -170,137 +170,6 @@ func (d *dispatcher) allLanes(is func(*lane) bool) bool {
 	return true
 }
 
-// recover is the one way in which things are mended.
-func (d *dispatcher) recover(ctx context.Context) error {
-	for _, l := range d.lanes {
-		l.hold()
-	}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !d.allLanes((*lane).quiet) {
-		select {
-		case <-d.idle:
-		case <-tick.C:
-		case err := <-d.dead:
-			return err
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	select {
-	case <-d.trouble: // of what is collected now
-	default:
-	}
-	items, cause, unacked, slots := d.collect()
-	if cause == nil && d.allLanes((*lane).up) { // nothing is wrong any more
-		d.releaseAll()
-		return d.route.again(ctx, items, nil)
-	}
-	d.tell(cause, unacked, len(items))
-	if err := d.pause(ctx, cause); err != nil {
-		return err
-	}
-	d.setReady(false)
-	if cause != nil && cause.err.Code == "READONLY" {
-		for _, l := range d.lanes {
-			l.close() // its address may lead to another server now
-		}
-	}
-	hint := ""
-	if cause != nil {
-		_, hint, _ = cause.err.Redirect()
-	}
-	if err := d.route.open(ctx, hint); err != nil {
-		return err
-	}
-	d.setReady(true)
-	d.releaseAll()
-	d.mended = time.Now()
-	if cause == nil || cause.act != actAsk {
-		slots = nil
-	}
-	return d.route.again(ctx, items, slots)
-}
-
-func (d *dispatcher) releaseAll() {
-	for _, l := range d.lanes {
-		l.release()
-	}
-}
-
-func (d *dispatcher) collect() (items []item, cause *failure, unacked int64, slots map[uint16]bool) {
-	var worked int64
-	slots = make(map[uint16]bool)
-	for _, l := range d.lanes {
-		maps.Copy(slots, l.slots)
-		some, why, n := l.collect()
-		items = append(items, some...)
-		unacked += n
-		if why != nil && (cause == nil || why.act > cause.act) {
-			cause = why
-		}
-		worked += l.acked.Load()
-	}
-	const lasting = time.Second
-	if worked > d.worked || time.Since(d.mended) > lasting {
-		d.backoff.Reset()
-	}
-	d.worked = worked
-	d.mu.Lock()
-	d.resends += unacked
-	d.mu.Unlock()
-	return items, cause, unacked, slots
-}
-
-// tell says what is sent again, and what that may mean.
-func (d *dispatcher) tell(cause *failure, unacked int64, items int) {
-	switch {
-	case unacked > 0:
-		d.cfg.Log.Warn().Int64("unacknowledged", unacked).
-			Msg("a connection to the target was lost: commands that it did not acknowledge are sent again, and may be applied twice")
-	case cause != nil:
-		d.cfg.Log.Warn().Str("cause", cause.err.Text).Int("waiting", items).
-			Msg("the target has refused entries for now; they are sent again")
-	}
-}
-
-// pause waits as long as the cause asks for: not at all the first time if only the way was lost.
-func (d *dispatcher) pause(ctx context.Context, cause *failure) error {
-	first := d.backoff.Tries() == 0
-	wait := d.backoff.Next()
-	if first && (cause == nil || cause.act >= actAsk) {
-		return nil
-	}
-	if cause != nil {
-		text, advice := cause.err.Text, remedy(cause.err)
-		if cause.what != nil {
-			text, advice = cause.what.Error(), "mend the key on the target, or start again with --on-error skip"
-		}
-		d.cfg.Waits.Set(whoTarget, text, advice)
-		d.waiting.Store(true)
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case err := <-d.dead:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// whoTarget is who waits when the target as a whole refuses entries.
-const whoTarget = "target"
-
-// progress takes back what pause has told the operator, once an entry is acknowledged.
-func (d *dispatcher) progress() {
-	if d.waiting.Load() && d.waiting.CompareAndSwap(true, false) {
-		d.cfg.Waits.Clear(whoTarget)
-	}
-}
-
 // up reports whether the lane has a connection.
 func (l *lane) up() bool {
 	l.mu.Lock()
@@ -366,9 +235,15 @@ func (d *dispatcher) prepare(ctx context.Context, l *lane, c *resp.Conn) error {
 	if node.Role == "slave" {
 		return fmt.Errorf("it is a replica of %s:%d now", node.MasterHost, node.MasterPort)
 	}
-	for _, call := range [][]string{{"CLIENT", "SETNAME", d.cfg.Dialer.ClientName}, {"CONFIG", "GET", "timeout"}} {
+	for _, call := range [][]string{
+		{"CLIENT", "SETNAME", d.cfg.Dialer.ClientName},
+		{"MULTI"},
+		{"EXEC"}, // where these are not allowed the commands between them would be applied one by one
+		{"CONFIG", "GET", "timeout"},
+	} {
 		r, err := c.Do(ctx, timeout, call...)
-		if err != nil && !errors.As(err, new(*resp.Error)) {
+		var refused *resp.Error
+		if err != nil && (!errors.As(err, &refused) || refused.Code == "NOPERM" && len(call) == 1) {
 			return err
 		}
 		if call[0] == "CONFIG" && err == nil && len(r.Array) == 2 {

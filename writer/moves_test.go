@@ -192,7 +192,7 @@ func slotsOpen(t *testing.T, c *rt.Cluster) {
 					t.Errorf("%s is %s, want %d", key, got, n)
 				}
 			}
-			if s := r.w.Status(); s.Resends != 0 {
+			if s := r.w.Status(); s.Resends != 0 && kind != "commands" { // of those, some stood behind a refused one
 				t.Errorf("%+v", s)
 			}
 			c.MoveSlot(slot, to, from)

@@ -221,6 +221,9 @@ func (l *lane) again(o *op, it item, why *failure) {
 	l.d.route.note(l, it)
 	l.mu.Lock()
 	l.failed = append(l.failed, it)
+	if why == nil && !it.batch.Snapshot {
+		l.repeats++
+	}
 	l.held = true
 	if why != nil && (l.cause == nil || why.act > l.cause.act) {
 		l.cause = why

@@ -75,6 +75,7 @@ func (s *singles) write(ctx context.Context, it item, slot uint16) error {
 				return s.c.refuse(it, e)
 			}
 			d.cfg.Waits.Set(whoTarget, e.Text, remedy(e))
+			addr, asking = s.c.owner[slot].addr, false
 		}
 		hops = 0
 		select {
@@ -110,7 +111,7 @@ func (s *singles) hangUp(addr string, sent int) {
 		s.c.d.mu.Lock()
 		s.c.d.resends++
 		s.c.d.mu.Unlock()
-		s.c.d.tell(nil, 1, 1)
+		s.c.d.tell(setback{unacked: int64(sent)})
 	}
 }
 
