@@ -405,6 +405,9 @@ func TestRefusalsOfAPeer(t *testing.T) {
 			r.do("SET a 1", "SET b 1")
 			p.Wait()
 			r.drained()
+			if n := r.w.Status().Resends; n != 1 || !strings.Contains(r.log.String(), "applied twice") {
+				t.Errorf("b was applied twice, it tells of %d: %s", n, r.log)
+			}
 			r.waitsNoMore()
 		})
 	}

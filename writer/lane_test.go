@@ -183,6 +183,20 @@ func TestFrozenTargetWithTLS(t *testing.T) {
 	}
 }
 
+// TestRevokedLogin: a lane that is not logged in any more logs in again.
+func TestRevokedLogin(t *testing.T) {
+	dst := rt.Start(t, rt.Options{})
+	node := inspect(t, topology.NewDialer(topology.Endpoint{Scheme: topology.SchemeTCP, Addrs: []string{dst.Addr}}))
+	p := rt.NewPeer(t,
+		append(login(), rt.Expect("SET", "a", "1"), rt.Reply("-NOAUTH Authentication required."), rt.ExpectEOF()),
+		append(login(), rt.Expect("SET", "a", "1"), rt.Reply("+OK")))
+	r := newRigFor(t, topology.NewDialer(topology.Endpoint{Scheme: topology.SchemeTCP, Addrs: []string{p.Addr()}}), node,
+		func(c *Config) { c.SnapshotLanes = 1 })
+	r.do("SET a 1")
+	p.Wait()
+	r.drained()
+}
+
 // TestDeadPath: a connection that loses what is sent is closed although its server is well.
 func TestDeadPath(t *testing.T) {
 	for _, keepalive := range []bool{true, false} {

@@ -319,7 +319,9 @@ func barrierWhileTheClusterChanges(t *testing.T, c *rt.Cluster) {
 }
 
 func slotsAddedNode(t *testing.T, c *rt.Cluster) {
-	extra := rt.Start(t, rt.Options{Config: map[string]string{"cluster-enabled": "yes", "cluster-node-timeout": "2000"}})
+	extra := rt.Start(t, rt.Options{Config: map[string]string{
+		"cluster-enabled": "yes", "cluster-node-timeout": "2000", "cluster-allow-replica-migration": "no", // it stays a primary without slots
+	}})
 	g, r := clusterRig(t, c, nil)
 	g.nodes = append(g.nodes, extra)
 	stop := make(chan struct{})

@@ -103,9 +103,9 @@ func (d *dispatcher) reopen(ctx context.Context, cause *failure) error {
 	d.setReady(false)
 	hint := ""
 	if cause != nil {
-		if cause.err.Code == "READONLY" {
+		if cause.err.Code == "READONLY" || cause.err.Code == "NOAUTH" {
 			for _, l := range d.lanes {
-				l.close() // its address may lead to another server now
+				l.close() // its address may lead to another server now, or its login is void
 			}
 		}
 		_, hint, _ = cause.err.Redirect()
