@@ -29,7 +29,7 @@ func TestCutInSnapshot(t *testing.T) {
 			proxy.Limit(3_000_000)
 			proxy.CutAfter(600_000, rt.ToClient)
 			p := start(t, "--source", "redis://"+proxy.Addr(), "--target", target.url)
-			p.eventually("second copy", func(r report) bool { return r.Link.FullSyncs == 2 })
+			p.eventually("second copy", func(r report) bool { return r.Links[0].FullSyncs == 2 })
 			p.streaming()
 			source.MustDo("DEL", "stale")
 			p.eventually("level", func(r report) bool { return r.Phase == haul.PhaseCaughtUp })
@@ -40,8 +40,8 @@ func TestCutInSnapshot(t *testing.T) {
 				}
 				return err
 			})
-			if r := p.status(); r.Link.FullSyncs != 2 || r.Link.SnapshotKeys != r.Link.SnapshotKeysAll {
-				t.Errorf("%+v", r.Link)
+			if r := p.status(); r.Links[0].FullSyncs != 2 || r.Links[0].SnapshotKeys != r.Links[0].SnapshotKeysAll {
+				t.Errorf("%+v", r.Links[0])
 			}
 		})
 	}
@@ -56,7 +56,7 @@ func TestHistoryLostWhileStalled(t *testing.T) {
 	target.Freeze()
 	defer target.Thaw()
 	source.MustDo("SET", "k", "v")
-	p.eventually("received", func(r report) bool { return r.Link.LagBytes > 0 })
+	p.eventually("received", func(r report) bool { return r.Links[0].LagBytes > 0 })
 	source.Kill()
 	source.Restart()
 	p.exit(haul.ExitHistoryLost, "--existing flush or replace")

@@ -20,7 +20,7 @@ type report struct {
 	Phase   haul.Phase        `json:"phase"`
 	Ready   bool              `json:"ready"`
 	Waiting []haul.Wait       `json:"waiting"`
-	Link    haul.LinkStatus   `json:"link"`
+	Links   []haul.LinkStatus `json:"links"` // one today: that of a standalone source
 	Target  haul.WriterStatus `json:"target"`
 	Rate    rate              `json:"rate"`
 }
@@ -133,17 +133,17 @@ func (m *monitor) status() report {
 		Name: m.cfg.Name, Version: version, PID: processID(), Started: m.started.UTC(), Until: m.cfg.Until,
 		Phase: haul.PhaseConnecting, Waiting: m.waits.List(),
 	}
-	r.Link = haul.LinkStatus{Source: m.cfg.Source.String(), Phase: haul.PhaseConnecting, Received: -1, Applied: -1, SourceOffset: -1, RunwaySeconds: -1}
+	r.Links = []haul.LinkStatus{{Source: m.cfg.Source.String(), Phase: haul.PhaseConnecting, Received: -1, Applied: -1, SourceOffset: -1, RunwaySeconds: -1}}
 	r.Target = haul.WriterStatus{Target: m.cfg.Target.String()}
 	r.Rate.ETASeconds = -1
 	if m.reader == nil {
 		return r
 	}
-	r.Link, r.Target = m.reader.Status(), m.writer.Status()
-	r.Phase = r.Link.Phase
-	r.Rate = m.rate(r.Link)
-	r.Ready = r.Target.Ready && r.Link.Connected && r.Link.SnapshotDone &&
-		r.Link.LagSeconds <= m.cfg.ReadyMaxLag.Seconds() && len(r.Waiting) == 0
+	r.Links[0], r.Target = m.reader.Status(), m.writer.Status()
+	r.Phase = r.Links[0].Phase
+	r.Rate = m.rate(r.Links[0])
+	r.Ready = r.Target.Ready && r.Links[0].Connected && r.Links[0].SnapshotDone &&
+		r.Links[0].LagSeconds <= m.cfg.ReadyMaxLag.Seconds() && len(r.Waiting) == 0
 	return r
 }
 
@@ -187,14 +187,14 @@ func logProgress(log zerolog.Logger, r report) {
 	for _, w := range r.Waiting {
 		e.Str("waiting_for", w.Who+": "+w.Cause)
 	}
-	if !r.Link.SnapshotDone {
-		e.Int64("keys", r.Link.SnapshotKeys).Int64("keys_total", r.Link.SnapshotKeysAll).
-			Float64("keys_per_second", round(r.Rate.KeysPerSecond)).Int64("bytes", r.Link.SnapshotBytes).
+	if !r.Links[0].SnapshotDone {
+		e.Int64("keys", r.Links[0].SnapshotKeys).Int64("keys_total", r.Links[0].SnapshotKeysAll).
+			Float64("keys_per_second", round(r.Rate.KeysPerSecond)).Int64("bytes", r.Links[0].SnapshotBytes).
 			Float64("eta_seconds", round(r.Rate.ETASeconds)).Msg("snapshot")
 		return
 	}
-	e.Int64("applied_offset", r.Link.Applied).Float64("entries_per_second", round(r.Rate.EntriesPerSecond)).
-		Int64("lag_bytes", r.Link.LagBytes).Float64("lag_seconds", round(r.Link.LagSeconds)).Msg("stream")
+	e.Int64("applied_offset", r.Links[0].Applied).Float64("entries_per_second", round(r.Rate.EntriesPerSecond)).
+		Int64("lag_bytes", r.Links[0].LagBytes).Float64("lag_seconds", round(r.Links[0].LagSeconds)).Msg("stream")
 }
 
 func round(x float64) float64 { return float64(int64(x*10)) / 10 }

@@ -64,10 +64,10 @@ func (s *screen) text(f func(report) string) string {
 func (s *screen) draw(r report) {
 	s.mu.Lock()
 	s.last = r
-	done := r.Link.SnapshotDone
-	total, current := r.Link.SnapshotKeysAll, r.Link.SnapshotKeys
-	if r.Link.SnapshotTotal > 0 {
-		total, current = r.Link.SnapshotTotal, r.Link.SnapshotBytes
+	done := r.Links[0].SnapshotDone
+	total, current := r.Links[0].SnapshotKeysAll, r.Links[0].SnapshotKeys
+	if r.Links[0].SnapshotTotal > 0 {
+		total, current = r.Links[0].SnapshotTotal, r.Links[0].SnapshotBytes
 	}
 	addStream := done && s.stream == nil
 	s.mu.Unlock()
@@ -101,18 +101,18 @@ func (s *screen) close() {
 }
 
 func snapshotHead(r report) string {
-	if r.Link.SnapshotKeysAll == 0 {
-		return fmt.Sprintf("snapshot %d keys ", r.Link.SnapshotKeys)
+	if r.Links[0].SnapshotKeysAll == 0 {
+		return fmt.Sprintf("snapshot %d keys ", r.Links[0].SnapshotKeys)
 	}
-	return fmt.Sprintf("snapshot %d of %d keys ", r.Link.SnapshotKeys, max(r.Link.SnapshotKeysAll, r.Link.SnapshotKeys))
+	return fmt.Sprintf("snapshot %d of %d keys ", r.Links[0].SnapshotKeys, max(r.Links[0].SnapshotKeysAll, r.Links[0].SnapshotKeys))
 }
 
 func snapshotTail(r report) string {
-	if r.Link.SnapshotDone {
-		return fmt.Sprintf(" %s, done", size(float64(r.Link.SnapshotBytes)))
+	if r.Links[0].SnapshotDone {
+		return fmt.Sprintf(" %s, done", size(float64(r.Links[0].SnapshotBytes)))
 	}
 	parts := []string{
-		size(float64(r.Link.SnapshotBytes)),
+		size(float64(r.Links[0].SnapshotBytes)),
 		size(r.Rate.BytesPerSecond) + "/s",
 		fmt.Sprintf("%.0f keys/s", r.Rate.KeysPerSecond),
 	}
@@ -124,7 +124,7 @@ func snapshotTail(r report) string {
 
 func streamLine(r report) string {
 	return fmt.Sprintf("stream %.0f commands/s, %s/s, lag %s, %.1f s%s", r.Rate.EntriesPerSecond,
-		size(r.Rate.StreamPerSecond), size(float64(r.Link.LagBytes)), r.Link.LagSeconds, waiting(r))
+		size(r.Rate.StreamPerSecond), size(float64(r.Links[0].LagBytes)), r.Links[0].LagSeconds, waiting(r))
 }
 
 func waiting(r report) string {

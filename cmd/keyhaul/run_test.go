@@ -199,7 +199,7 @@ func (p *process) eventually(what string, check func(r report) bool) {
 
 func (p *process) streaming() {
 	p.t.Helper()
-	p.eventually("streaming", func(r report) bool { return r.Link.SnapshotDone })
+	p.eventually("streaming", func(r report) bool { return r.Links[0].SnapshotDone })
 }
 
 func (p *process) signal(s syscall.Signal) {

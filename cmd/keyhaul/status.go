@@ -27,7 +27,7 @@ func newStatus(environ []string) *cobra.Command {
 		Long: `status asks the keyhaul that runs on this machine under the same --name and --state-dir. It exits with 0 if that
 one is ready, 3 if it is not, 4 if none answers.`,
 		Example: `  keyhaul status
-  keyhaul status --name orders --json | jq .link.lag_seconds`,
+  keyhaul status --name orders --json | jq ".links[0].lag_seconds"`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd, environ)
 			if err != nil {
@@ -93,7 +93,7 @@ func statusText(r report) string {
 	for _, w := range r.Waiting {
 		line("waiting", "for %s since %s: %s (to do: %s)", w.Who, w.Since.UTC().Format(time.RFC3339), w.Cause, w.Remedy)
 	}
-	l := r.Link
+	l := r.Links[0]
 	line("source", "%s, connected %t, reconnects %d, full syncs %d, partial syncs %d", l.Source, l.Connected, l.Reconnects, l.FullSyncs, l.PartialSyncs)
 	line("snapshot", "%s", strings.TrimSpace(snapshotHead(r)+snapshotTail(r)))
 	if l.SnapshotDone {

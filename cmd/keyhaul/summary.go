@@ -33,8 +33,8 @@ func (a *app) summarize(started time.Time, err error) error {
 	if a.cfg.DryRun {
 		return nil
 	}
-	a.log.Info().Int("exit", int(s.Exit)).Int64("snapshot_keys", s.Link.SnapshotKeys).Int64("entries", s.Link.Entries).
-		Int64("applied_offset", s.Link.Applied).Int64("resent", s.Target.Resends).Interface("counts", s.Target.Counts).
+	a.log.Info().Int("exit", int(s.Exit)).Int64("snapshot_keys", s.Links[0].SnapshotKeys).Int64("entries", s.Links[0].Entries).
+		Int64("applied_offset", s.Links[0].Applied).Int64("resent", s.Target.Resends).Interface("counts", s.Target.Counts).
 		Float64("seconds", round(s.Seconds)).Msg("ended")
 	if a.cfg.SummaryFile == "" {
 		return nil

@@ -86,7 +86,7 @@ func (a *app) sync(ctx context.Context) (err error) {
 	defer server.stop()
 	started := time.Now()
 	err = a.haul(ctx)
-	if errors.Is(err, haul.ErrInterrupted) && !a.cfg.OneShot() && a.monitor.status().Link.SnapshotDone {
+	if errors.Is(err, haul.ErrInterrupted) && !a.cfg.OneShot() && a.monitor.status().Links[0].SnapshotDone {
 		a.log.Info().Msg("stopped; the target holds everything up to the applied offset")
 		err = nil
 	}

@@ -32,9 +32,9 @@ func TestOneShot(t *testing.T) {
 	var s struct {
 		Exit  int
 		Phase string
-		Link  haul.LinkStatus
+		Links []haul.LinkStatus
 	}
-	if err := json.Unmarshal(b, &s); err != nil || s.Exit != 0 || s.Link.SnapshotKeys == 0 || s.Link.Applied < 0 {
+	if err := json.Unmarshal(b, &s); err != nil || s.Exit != 0 || s.Links[0].SnapshotKeys == 0 || s.Links[0].Applied < 0 {
 		t.Errorf("%v: %s", err, b)
 	}
 	// every line of the log is JSON with a time in UTC, and the plan stands before the first byte of the snapshot
@@ -161,7 +161,7 @@ func TestOnErrorSkip(t *testing.T) {
 	p.streaming()
 	source.MustDo("RPUSH", "list", value)
 	source.MustDo("SET", "after", "1")
-	p.eventually("skipped", func(r report) bool { return r.Target.Counts["skipped"] == 1 && r.Link.LagBytes == 0 })
+	p.eventually("skipped", func(r report) bool { return r.Target.Counts["skipped"] == 1 && r.Links[0].LagBytes == 0 })
 	b, err := os.ReadFile(filepath.Join(p.state, "default", "errors.log"))
 	if err != nil || !strings.Contains(string(b), "RPUSH") || !strings.Contains(string(b), "list") {
 		t.Errorf("%v: %s", err, b)
@@ -230,7 +230,7 @@ func TestSignals(t *testing.T) {
 		p := start(t, between(source, target)...)
 		p.streaming()
 		fill(t, source, 3000)
-		p.eventually("level", func(r report) bool { return r.Link.LagBytes == 0 && r.Phase == haul.PhaseCaughtUp })
+		p.eventually("level", func(r report) bool { return r.Links[0].LagBytes == 0 && r.Phase == haul.PhaseCaughtUp })
 		p.signal(syscall.SIGTERM)
 		p.exit(haul.ExitDone)
 		equal(t, source.Endpoint(), target.Endpoint())
@@ -253,7 +253,7 @@ func TestSignals(t *testing.T) {
 		target.Freeze()
 		defer target.Thaw()
 		source.MustDo("SET", "k", "v")
-		p.eventually("lag", func(r report) bool { return r.Link.Received > r.Link.Applied })
+		p.eventually("lag", func(r report) bool { return r.Links[0].Received > r.Links[0].Applied })
 		p.signal(syscall.SIGTERM)
 		select {
 		case <-p.ended:

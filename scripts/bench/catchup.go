@@ -144,12 +144,12 @@ func catchUpOnce(ctx context.Context, t rt.TB, o options, cluster, verify bool) 
 
 // status is what these measurements read of keyhaul's own report.
 type status struct {
-	Link struct {
+	Links []struct {
 		SnapshotDone bool  `json:"snapshot_done"`
 		LagBytes     int64 `json:"lag_bytes"`
 		Received     int64 `json:"received_offset"`
 		Applied      int64 `json:"applied_offset"`
-	} `json:"link"`
+	} `json:"links"`
 }
 
 func (k running) status() (s status, err error) {
@@ -167,7 +167,7 @@ func (k running) status() (s status, err error) {
 
 func (k running) following() error {
 	s, err := k.status()
-	if err == nil && !s.Link.SnapshotDone {
+	if err == nil && (len(s.Links) == 0 || !s.Links[0].SnapshotDone) {
 		err = fmt.Errorf("the snapshot is not done")
 	}
 	return err
@@ -175,8 +175,8 @@ func (k running) following() error {
 
 func (k running) caughtUp() error {
 	s, err := k.status()
-	if err == nil && (s.Link.LagBytes > 0 || s.Link.Applied != s.Link.Received) {
-		err = fmt.Errorf("it lags %d bytes", s.Link.LagBytes)
+	if err == nil && (s.Links[0].LagBytes > 0 || s.Links[0].Applied != s.Links[0].Received) {
+		err = fmt.Errorf("it lags %d bytes", s.Links[0].LagBytes)
 	}
 	return err
 }

@@ -20,7 +20,7 @@ import (
 // status is what this demo needs of keyhaul's status.
 type status struct {
 	Phase  string            `json:"phase"`
-	Link   haul.LinkStatus   `json:"link"`
+	Links  []haul.LinkStatus `json:"links"`
 	Target haul.WriterStatus `json:"target"`
 }
 

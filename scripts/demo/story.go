@@ -35,8 +35,8 @@ func (d *demo) killed() {
 	time.Sleep(2 * time.Second)
 	s := first.status()
 	d.say("%d keys copied, %d live writes applied on top, lag %.1f s. Now kill -9.",
-		s.Link.SnapshotKeys, s.Link.Entries, s.Link.LagSeconds)
-	d.fullSyncs = s.Link.FullSyncs
+		s.Links[0].SnapshotKeys, s.Links[0].Entries, s.Links[0].LagSeconds)
+	d.fullSyncs = s.Links[0].FullSyncs
 	first.signal(syscall.SIGKILL)
 	first.wait()
 	d.await(patience, func() (bool, string) {
@@ -81,7 +81,7 @@ func (d *demo) secondRun() *process {
 	d.awaitLag(p)
 	time.Sleep(2 * time.Second)
 	s := p.status()
-	d.say("%d keys copied, %d live writes applied on top, lag %.1f s.", s.Link.SnapshotKeys, s.Link.Entries, s.Link.LagSeconds)
+	d.say("%d keys copied, %d live writes applied on top, lag %.1f s.", s.Links[0].SnapshotKeys, s.Links[0].Entries, s.Links[0].LagSeconds)
 	return p
 }
 
@@ -103,10 +103,10 @@ func (d *demo) cutSource(p *process) {
 func (d *demo) awaitPartial(p *process, n int64) {
 	d.await(patience, func() (bool, string) {
 		s := p.status()
-		if s.Link.FullSyncs != 1 {
-			d.tb.Fatalf("%d full syncs", s.Link.FullSyncs)
+		if s.Links[0].FullSyncs != 1 {
+			d.tb.Fatalf("%d full syncs", s.Links[0].FullSyncs)
 		}
-		return s.Link.Connected && s.Link.PartialSyncs == n, fmt.Sprintf("%d partial syncs, %d are expected", s.Link.PartialSyncs, n)
+		return s.Links[0].Connected && s.Links[0].PartialSyncs == n, fmt.Sprintf("%d partial syncs, %d are expected", s.Links[0].PartialSyncs, n)
 	})
 	d.say("Continued where it broke off. Partial syncs: %d, full syncs: still 1.", n)
 }
@@ -128,7 +128,7 @@ func (d *demo) cutTarget(p *process) {
 		return false, "the connection is not back"
 	})
 	s := p.status()
-	d.say("Connected again. Entries sent a second time: %d, full syncs: still %d.", s.Target.Resends, s.Link.FullSyncs)
+	d.say("Connected again. Entries sent a second time: %d, full syncs: still %d.", s.Target.Resends, s.Links[0].FullSyncs)
 	load := d.startLoad(2)
 	time.Sleep(2 * time.Second)
 	d.stopLoad(load)
@@ -155,8 +155,8 @@ func (d *demo) prove(p *process) {
 		d.tb.Fatalf("source and target differ: %s", report.String())
 	}
 	s := p.last
-	if s.Link.FullSyncs != 1 || s.Link.PartialSyncs != 2 {
-		d.tb.Fatalf("%d full syncs and %d partial syncs; 1 and 2 are expected", s.Link.FullSyncs, s.Link.PartialSyncs)
+	if s.Links[0].FullSyncs != 1 || s.Links[0].PartialSyncs != 2 {
+		d.tb.Fatalf("%d full syncs and %d partial syncs; 1 and 2 are expected", s.Links[0].FullSyncs, s.Links[0].PartialSyncs)
 	}
 	fmt.Println("\nProved:")
 	line := func(name, format string, args ...any) {
@@ -168,9 +168,9 @@ func (d *demo) prove(p *process) {
 	}
 	line("keys that differ", "%d", report.Different)
 	line("live writes on the source", "%d", d.written)
-	line("entries of the stream applied", "%d by the second run", s.Link.Entries)
-	line("full syncs", "%d by the first run, %d by the second", d.fullSyncs, s.Link.FullSyncs)
-	line("partial syncs", "%d by the second run, for 2 cuts", s.Link.PartialSyncs)
+	line("entries of the stream applied", "%d by the second run", s.Links[0].Entries)
+	line("full syncs", "%d by the first run, %d by the second", d.fullSyncs, s.Links[0].FullSyncs)
+	line("partial syncs", "%d by the second run, for 2 cuts", s.Links[0].PartialSyncs)
 	line("entries sent a second time", "%d", s.Target.Resends)
 	line("duration", "%.0f s", time.Since(d.began).Seconds())
 	fmt.Println("\nNot proved, because it does not exist yet: resuming after kill -9 without a new copy, and exactly-once delivery.")
@@ -180,8 +180,8 @@ func (d *demo) prove(p *process) {
 func (d *demo) awaitLag(p *process) {
 	d.await(patience, func() (bool, string) {
 		s := p.status()
-		return s.Link.SnapshotDone && s.Link.Connected && s.Link.LagSeconds < 1,
-			fmt.Sprintf("phase %s, lag %.1f s", s.Phase, s.Link.LagSeconds)
+		return s.Links[0].SnapshotDone && s.Links[0].Connected && s.Links[0].LagSeconds < 1,
+			fmt.Sprintf("phase %s, lag %.1f s", s.Phase, s.Links[0].LagSeconds)
 	})
 }
 
@@ -191,7 +191,7 @@ func (d *demo) awaitApplied(p *process) {
 	d.check(err, "INFO replication")
 	d.await(patience, func() (bool, string) {
 		s := p.status()
-		return s.Link.Applied >= want, fmt.Sprintf("applied %d of %d", s.Link.Applied, want)
+		return s.Links[0].Applied >= want, fmt.Sprintf("applied %d of %d", s.Links[0].Applied, want)
 	})
 	d.say("keyhaul's status: the target has applied everything up to offset %d, the source's own.", want)
 }
