@@ -227,6 +227,15 @@ func TestFailovers(t *testing.T) {
 			return nil
 		})
 		victim := c.NodeFor(rt.Slot("{quiet}"))
+		victim.Freeze() // so that it dies with entries unanswered
+		rt.Eventually(t, limit, func() error {
+			for _, l := range r.w.Status().Lanes {
+				if l.Address == victim.Addr && l.Entries > 0 {
+					return nil
+				}
+			}
+			return fmt.Errorf("nothing is in flight: %+v", r.w.Status())
+		})
 		victim.Kill()
 		at := r.ch.Watermark.Progress().Entries
 		rt.Eventually(t, time.Minute, func() error {
