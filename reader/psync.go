@@ -180,6 +180,7 @@ func (p *PSYNC) begin(ctx context.Context, generation uint64) (*fullSync, error)
 		if err != nil {
 			return nil, err
 		}
+		p.cfg.Log.Info().Msg("asking the source for a snapshot; it may take some seconds to begin (repl-diskless-sync-delay)")
 		var header payload
 		reply, err := p.psync(ctx, conn, "?", -1)
 		if err == nil { // from here on it costs the source a snapshot

@@ -68,7 +68,7 @@ func newDispatcher(cfg Config) *dispatcher {
 		cfg: cfg,
 		enc: encoder{
 			existing: cfg.Existing,
-			pxat:     cfg.Node.Product != "redis" || cfg.Node.AtLeast(6, 2),
+			pxat:     knowsPXAT(cfg.Node),
 			strings:  !cfg.Node.Cluster && cfg.Existing != ExistingSkip,
 			function: command.Lookup([]byte("FUNCTION")),
 		},
@@ -79,6 +79,18 @@ func newDispatcher(cfg Config) *dispatcher {
 		errlog:  &errorsLog{path: cfg.ErrorsLog},
 		dbs:     map[int32]bool{0: true},
 	}
+}
+
+// knowsPXAT reports whether SET takes an absolute deadline: since Redis 6.2, and in what came of 7.2. Others get such
+// strings by RESTORE.
+func knowsPXAT(n topology.Node) bool {
+	switch n.Product {
+	case "redis":
+		return n.AtLeast(6, 2)
+	case "valkey", "redict":
+		return true
+	}
+	return false
 }
 
 // Run implements haul.Writer.
