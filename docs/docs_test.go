@@ -141,9 +141,6 @@ func TestLinks(t *testing.T) {
 		}
 		for _, file := range files {
 			for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`).FindAllStringSubmatch(read(t, file), -1) {
-				if strings.HasSuffix(m[1], "performance.md") {
-					continue // comes with the measurements
-				}
 				if _, err := os.Stat(filepath.Join(filepath.Dir(file), m[1])); err != nil {
 					t.Errorf("%s links to %s: %v", file, m[1], err)
 				}
