@@ -40,6 +40,9 @@ type Haul struct {
 // ErrInterrupted is the cause of a context that a signal has ended.
 var ErrInterrupted = errors.New("interrupted")
 
+// ErrNotDrained says that a stopped haul had to leave some of what it had read unwritten.
+var ErrNotDrained = errors.New("what was read could not be written")
+
 // Run hauls until the reader's goal is reached, something fails, or ctx ends: then it reads no more, and what was read
 // is written and acknowledged until the drain deadline.
 func (h *Haul) Run(ctx context.Context) error {
@@ -57,7 +60,7 @@ func (h *Haul) Run(ctx context.Context) error {
 		}
 		h.Channel.Close()
 		timer := time.AfterFunc(h.DrainDeadline, func() {
-			stopWriting(fmt.Errorf("what was read could not be written within %v", h.DrainDeadline))
+			stopWriting(fmt.Errorf("%w within %v", ErrNotDrained, h.DrainDeadline))
 		})
 		context.AfterFunc(writeCtx, func() { timer.Stop() })
 		return nil

@@ -449,8 +449,10 @@ func TestPeerHistory(t *testing.T) {
 		"diverged":         {infoText(id2, id1, 105, 5000, 1, 1<<20), []string{"another replication history", "--existing"}},
 		"backlog overrun":  {infoText(id1, zero, -1, 5_000_000, 4_000_000, 1<<20), []string{"backlog", "repl-backlog-size above 4999873"}},
 		"source went back": {infoText(id1, zero, -1, 50, 1, 50), []string{"less of this history", "--existing"}},
-		"no backlog": {strings.Replace(infoText(id1, zero, -1, 500, 1, 1<<20), "backlog_active:1", "backlog_active:0", 1),
-			[]string{"no backlog", "--existing"}},
+		"no backlog": {
+			strings.Replace(infoText(id1, zero, -1, 500, 1, 1<<20), "backlog_active:1", "backlog_active:0", 1),
+			[]string{"no backlog", "--existing"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			begun := make(chan struct{})

@@ -86,7 +86,7 @@ func (m *monitor) end() {
 
 func (m *monitor) watch(ctx context.Context, log zerolog.Logger, draw bool) {
 	if draw {
-		m.screen.open()
+		m.screen.open(m.status())
 		defer m.screen.close()
 	}
 	tick := time.NewTicker(time.Second)

@@ -139,6 +139,10 @@ func (e *ends) databases(ctx context.Context, target *topology.Dialer) error {
 	}
 	defer c.Close() //nolint:errcheck // only asked
 	if _, err := c.Do(ctx, questionTimeout, "SELECT", strconv.Itoa(highest)); err != nil {
+		if refused := (*resp.Error)(nil); errors.As(err, &refused) && refused.Code == "NOPERM" {
+			return haul.Errorf(haul.ExitRefused, "let the target's user run SELECT (ACL SETUSER … +select)",
+				"the source has keys in databases %v: %w", e.sourceDB, err)
+		}
 		return haul.Errorf(haul.ExitRefused,
 			"raise `databases` on the target (Valkey 9 clusters: `cluster-databases`); other clusters hold database 0 only",
 			"the source has keys in databases %v and the target has no database %d: %w", e.sourceDB, highest, err)

@@ -45,9 +45,10 @@ func (m *monitor) logWriter(terminal bool) io.Writer {
 	return os.Stderr
 }
 
-func (s *screen) open() {
+func (s *screen) open(r report) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.last = r
 	s.progress = mpb.New(mpb.WithOutput(os.Stderr), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond))
 	s.snapshot = s.progress.AddBar(0, // its total is not known yet
 		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return s.text(snapshotHead) })),

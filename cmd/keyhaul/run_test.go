@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return
 		}
-		defer os.RemoveAll(dir)
+		defer os.RemoveAll(dir) //nolint:errcheck // of the tests
 		program = filepath.Join(dir, "keyhaul")
 		args := append([]string{"build"}, buildFlags...)
 		if out, err := exec.Command("go", append(args, "-o", program, ".")...).CombinedOutput(); err != nil {

@@ -71,6 +71,9 @@ func showStatus(ctx context.Context, cfg config, asJSON bool, out io.Writer) err
 	if err := json.Unmarshal(body, &r); err != nil {
 		return fmt.Errorf("status of %s: %w", addr, err)
 	}
+	if len(r.Links) == 0 {
+		return fmt.Errorf("status of %s: it names no link: is that a keyhaul of another version?", addr)
+	}
 	if asJSON {
 		_, err = out.Write(body)
 	} else {

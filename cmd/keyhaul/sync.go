@@ -86,14 +86,28 @@ func (a *app) sync(ctx context.Context) (err error) {
 	defer server.stop()
 	started := time.Now()
 	err = a.haul(ctx)
-	if errors.Is(err, haul.ErrInterrupted) && !a.cfg.OneShot() && a.monitor.status().Links[0].SnapshotDone {
-		a.log.Info().Msg("stopped; the target holds everything up to the applied offset")
-		err = nil
+	if link := a.monitor.status().Links[0]; errors.Is(err, haul.ErrInterrupted) && !a.cfg.OneShot() && link.SnapshotDone {
+		err = a.stopped(err, link)
 	}
 	if sumErr := a.summarize(started, err); sumErr != nil && err == nil {
 		err = sumErr
 	}
 	return err
+}
+
+// stopped says how a daemon that was told to stop leaves the target.
+func (a *app) stopped(err error, link haul.LinkStatus) error {
+	var failed *haul.Error
+	switch {
+	case errors.As(err, &failed):
+		return err
+	case errors.Is(err, haul.ErrNotDrained):
+		a.log.Warn().Int64("lag_bytes", link.LagBytes).Int64("applied_offset", link.Applied).
+			Msg("stopped at the drain deadline: the target lacks what the source wrote behind the applied offset")
+	default:
+		a.log.Info().Msg("stopped; the target holds everything up to the applied offset")
+	}
+	return nil
 }
 
 // haul meets both ends, builds the pipeline and runs it.
