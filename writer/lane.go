@@ -157,7 +157,7 @@ func (l *lane) take() (items []item, ping, ask bool) {
 // write encodes items and writes them as long as the connection lives.
 func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
 	current := 0
-	o := &outbox{conn: conn.Conn, push: func(ops []op) { l.launch(ops, current) }, moved: l.moved}
+	o := &outbox{conn: conn.Conn, push: func(ops []op) { l.launch(ops, current) }, count: l.counted, moved: l.moved}
 	for {
 		items, ping, ask := l.take()
 		if len(items) == 0 && !ping && !ask {
@@ -180,24 +180,22 @@ func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
 				return l.encodeFailed(err)
 			}
 			if o.size >= flushBytes {
-				if err := l.flush(o); err != nil {
+				if err := o.flush(); err != nil {
 					return err
 				}
 			}
 		}
-		if err := l.flush(o); err != nil {
+		if err := o.flush(); err != nil {
 			return err
 		}
 		current = 0
 	}
 }
 
-func (l *lane) flush(o *outbox) error {
-	n := int64(o.size)
-	err := o.flush()
-	l.wrote.Add(n)
+// counted notes bytes that are about to be written.
+func (l *lane) counted(n int) {
+	l.wrote.Add(int64(n))
 	l.wroteAt.Store(time.Now().UnixNano())
-	return err
 }
 
 // encodeFailed tells what the connection cannot help from what it did.

@@ -22,6 +22,7 @@ type outbox struct {
 	size  int
 	ops   []op       // what is to be expected for what is gathered
 	push  func([]op) // is given ops before a byte of theirs is written
+	count func(int)  // hears of bytes before they are written; may be nil
 	moved func()     // hears of each piece that stream has written; may be nil
 	db    int32
 	piece []byte
@@ -47,6 +48,12 @@ func (o *outbox) put(b []byte) {
 	o.bufs = append(o.bufs, b)
 }
 
+func (o *outbox) counted(n int) {
+	if o.count != nil {
+		o.count(n)
+	}
+}
+
 // seal moves the small pieces so far into bufs.
 func (o *outbox) seal() {
 	if o.cut < len(o.arena) {
@@ -62,6 +69,7 @@ func (o *outbox) flush() error {
 		o.ops = o.ops[:0]
 	}
 	o.seal()
+	o.counted(o.size)
 	o.size = 0
 	var err error
 	switch len(o.bufs) {
@@ -91,6 +99,7 @@ func (o *outbox) stream(r io.Reader, seen func([]byte)) error {
 			seen(o.piece[:n])
 		}
 		if n > 0 {
+			o.counted(n)
 			if _, err := o.conn.Write(o.piece[:n]); err != nil {
 				return err
 			}
