@@ -15,6 +15,7 @@ import (
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/keepalive"
 )
 
 // ends is what source and target said of themselves before the first write.
@@ -31,7 +32,7 @@ const questionTimeout = 10 * time.Second
 
 // meet waits until both ends are ready and asks what they are. Past the deadline it fails with ExitUnreachable.
 func meet(ctx context.Context, cfg config, source, target *topology.Dialer, waits *haul.Waits, log zerolog.Logger) (*ends, error) {
-	e := &ends{}
+	e, began := &ends{}, time.Now()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return meetOne(gctx, cfg, "source", source, &e.source, waits, log) })
 	g.Go(func() error { return meetOne(gctx, cfg, "target", target, &e.target, waits, log) })
@@ -41,10 +42,35 @@ func meet(ctx context.Context, cfg config, source, target *topology.Dialer, wait
 		}
 		return nil, err
 	}
-	if err := e.look(ctx, target); err != nil {
-		return nil, err
+	who := "target " + target.Endpoint.String()
+	defer waits.Clear(who)
+	var backoff keepalive.Backoff
+	for {
+		err := e.look(ctx, target)
+		if err == nil {
+			return e, e.refuse()
+		}
+		var forming *notYet
+		if !errors.As(err, &forming) {
+			return nil, err
+		}
+		if cfg.ConnectDeadline > 0 && time.Since(began) > cfg.ConnectDeadline {
+			return nil, haul.Errorf(haul.ExitUnreachable, forming.remedy+"; --connect-deadline is how long keyhaul waits", "%w", err)
+		}
+		waits.Set(who, err.Error(), forming.remedy+"; keyhaul goes on by itself")
+		log.Warn().Err(err).Msg("waiting for the target cluster")
+		select {
+		case <-time.After(backoff.Next()):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	return e, e.refuse()
+}
+
+// notYet is what a target cluster lacks while it is being formed.
+type notYet struct {
+	error
+	remedy string
 }
 
 func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, node *topology.Node, waits *haul.Waits, log zerolog.Logger) error {
@@ -80,6 +106,7 @@ func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, n
 // look finds the target's primaries and what they hold.
 func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 	e.primary, e.shards = target.Endpoint.Addrs[:1], 1
+	e.keys, e.sourceDB = 0, nil
 	for db := range e.source.Keyspace {
 		e.sourceDB = append(e.sourceDB, db)
 	}
@@ -87,10 +114,10 @@ func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 	if e.target.Cluster {
 		topo, err := topology.Discover(ctx, target, target.Endpoint.Addrs)
 		if err != nil {
-			return haul.Errorf(haul.ExitRefused, "look at CLUSTER NODES on the target", "the target cluster cannot be read: %w", err)
+			return &notYet{fmt.Errorf("the target cluster cannot be read: %w", err), "look at CLUSTER NODES on the target"}
 		}
 		if n := topo.Covered(); n < topology.SlotCount {
-			return haul.Errorf(haul.ExitRefused, "assign every slot (redis-cli --cluster fix)", "only %d of %d slots of the target cluster are covered", n, topology.SlotCount)
+			return &notYet{fmt.Errorf("only %d of %d slots of the target cluster are covered", n, topology.SlotCount), "assign every slot (redis-cli --cluster fix)"}
 		}
 		e.primary = nil
 		for _, s := range topo.Shards {
@@ -101,7 +128,7 @@ func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 	for _, addr := range e.primary {
 		node, err := inspectAt(ctx, target, addr)
 		if err != nil {
-			return haul.Errorf(haul.ExitUnreachable, "let keyhaul reach every primary of the target (address-map helps behind NAT)", "target %s: %w", addr, err)
+			return &notYet{fmt.Errorf("target %s: %w", addr, err), "let keyhaul reach every primary of the target (address-map helps behind NAT)"}
 		}
 		if sameHistory(e.source, node) {
 			return haul.Errorf(haul.ExitRefused, "check the two addresses: nothing was written",
@@ -154,7 +181,7 @@ func (e *ends) databases(ctx context.Context, target *topology.Dialer) error {
 func (e *ends) refuse() error {
 	t := e.target
 	switch {
-	case t.Role == "slave":
+	case t.Role == "slave" && !t.Cluster: // any node of a cluster names the others
 		return haul.Errorf(haul.ExitRefused, "name its primary as the target", "the target is a replica of %s:%d", t.MasterHost, t.MasterPort)
 	case t.Product == "redis" && !t.AtLeast(5, 0):
 		return haul.Errorf(haul.ExitRefused, "use a target of Redis 5.0 or later", "the target is Redis %s, which cannot take absolute deadlines", t.Version)

@@ -245,3 +245,27 @@ func closedPort(t *testing.T) string {
 	defer l.Close()
 	return l.Addr().String()
 }
+
+// TestTargetForms: a cluster that has no slots yet is waited for, and gone on with once it has them.
+func TestTargetForms(t *testing.T) {
+	src := rt.Start(t, rt.Options{})
+	src.MustDo("SET", "key", "value")
+	dst := rt.Start(t, rt.Options{Config: map[string]string{"cluster-enabled": "yes"}})
+	late := start(t, "--source", src.URL(), "--target", dst.URL(), "--until", "caught-up", "--connect-deadline", "500ms")
+	late.exit(haul.ExitUnreachable, "slots")
+	p := start(t, "--source", src.URL(), "--target", dst.URL(), "--until", "caught-up")
+	p.eventually("waiting", func(r report) bool {
+		return len(r.Waiting) > 0 && strings.Contains(r.Waiting[0].Cause, "0 of 16384 slots")
+	})
+	for slot := 0; slot < 16384; slot += 4096 {
+		args := []any{"CLUSTER", "ADDSLOTS"}
+		for i := range 4096 {
+			args = append(args, slot+i)
+		}
+		dst.MustDo(args...)
+	}
+	p.exit(haul.ExitDone)
+	if got := dst.MustDo("GET", "key").Text; got != "value" {
+		t.Errorf("GET key: %q", got)
+	}
+}
