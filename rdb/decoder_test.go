@@ -23,7 +23,7 @@ func (s *snapshot) raw(b ...byte) *snapshot { s.b = append(s.b, b...); return s 
 
 func (s *snapshot) len(ns ...uint64) *snapshot {
 	for _, n := range ns {
-		s.b = AppendLength(s.b, n)
+		s.b = appendLength(s.b, n)
 	}
 	return s
 }

@@ -152,16 +152,3 @@ func sliceLength(b []byte) (n uint64, used int, ok bool) {
 	}
 	return 0, 0, false
 }
-
-// AppendLength appends the length encoding of n.
-func AppendLength(dst []byte, n uint64) []byte {
-	switch {
-	case n < 1<<6:
-		return append(dst, byte(n))
-	case n < 1<<14:
-		return append(dst, 0x40|byte(n>>8), byte(n))
-	case n < 1<<32:
-		return binary.BigEndian.AppendUint32(append(dst, 0x80), uint32(n))
-	}
-	return binary.BigEndian.AppendUint64(append(dst, 0x81), n)
-}

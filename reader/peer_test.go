@@ -2,6 +2,7 @@ package reader
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -147,7 +148,7 @@ func readCommand(r *bufio.Reader) ([]string, error) {
 // image is a snapshot with one key, a string of these bytes.
 func image(value string) string {
 	b := []byte("REDIS0009\xfa\x0erepl-stream-db\x012\xfe\x00\x00\x01k")
-	b = rdb.AppendLength(b, uint64(len(value)))
+	b = binary.BigEndian.AppendUint32(append(b, 0x80), uint32(len(value)))
 	b = append(b, value...)
 	b = append(b, 0xff)
 	sum := rdb.CRC64(0, b)

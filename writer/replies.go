@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/rdb"
 )
 
 const (
@@ -319,7 +320,7 @@ func isNetwork(err error) bool {
 func keysOf(it item) (name string, keys []string) {
 	b, e := it.batch, it.entry()
 	if it.batch.Snapshot && e.Kind == haul.KindKey {
-		return "RESTORE", []string{string(b.KeyOf(e).Name)}
+		return "RESTORE (" + rdb.TypeName(b.KeyOf(e).Type) + ")", []string{string(b.KeyOf(e).Name)}
 	}
 	if e.Kind == haul.KindFunction {
 		return "FUNCTION LOAD", nil

@@ -10,10 +10,7 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"time"
-
-	"github.com/redis/rueidis"
 
 	"github.com/keyhaul/keyhaul/internal/resp"
 )
@@ -29,11 +26,8 @@ const (
 type Dialer struct {
 	Endpoint Endpoint
 
-	// ClientName is set on the connections of Client; empty sets none.
+	// ClientName is the name that lanes give their connections.
 	ClientName string
-
-	// ReplyTimeout bounds a question to a Client whose context has no deadline; 0 means 60 s.
-	ReplyTimeout time.Duration
 
 	// Network opens the connection below TLS; nil means a net.Dialer. Tests set it.
 	Network func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -221,111 +215,4 @@ func (d *Dialer) password() (string, error) {
 		return "", fmt.Errorf("password file %s is empty", d.Endpoint.PasswordFile)
 	}
 	return password, nil
-}
-
-// Client returns a client for control questions to exactly the node at addr; the caller closes it. Its connection is
-// opened and logged in by Open, so rueidis never sees a password (its errors could repeat it). Beyond that rueidis
-// 1.0.79 sends, by its pipe.go: HELLO 2 (an unknown command is tolerated), CLIENT SETNAME if there is a name, and PING
-// when nothing was asked for 30 s; PipelineMultiplex below zero keeps it to one connection. That connection is made
-// again by itself at the first question after it was lost; each question is sent once.
-func (d *Dialer) Client(ctx context.Context, addr string) (rueidis.Client, error) {
-	timeout := d.ReplyTimeout
-	if timeout <= 0 {
-		timeout = defaultReplyTimeout
-	}
-	opening := &opening{}
-	stop := context.AfterFunc(ctx, opening.abort)
-	defer stop()
-	defer opening.done()
-	client, err := rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{addr},
-		DialCtxFn: func(dialCtx context.Context, addr string, _ *net.Dialer, _ *tls.Config) (net.Conn, error) {
-			dialCtx, cancel := opening.bind(ctx, dialCtx)
-			defer cancel()
-			c, err := d.Open(dialCtx, addr)
-			if err != nil {
-				return nil, err
-			}
-			if n := c.Reader.Buffered(); n > 0 {
-				_ = c.Close()
-				return nil, &Error{addr, "AUTH", &resp.ProtocolError{Reason: "more bytes than the reply"}}
-			}
-			opening.hold(c.Conn)
-			return c.Conn, nil
-		},
-		Dialer:              net.Dialer{Timeout: timeout, KeepAlive: tcpKeepAlive},
-		ConnWriteTimeout:    timeout,
-		ClientName:          d.ClientName,
-		ClientSetInfo:       rueidis.DisableClientSetInfo,
-		AlwaysRESP2:         true,
-		DisableCache:        true,
-		DisableRetry:        true,
-		ForceSingleClient:   true,
-		PipelineMultiplex:   -1,
-		ReadBufferEachConn:  16 << 10,
-		WriteBufferEachConn: 16 << 10,
-		RingScaleEachConn:   6,
-	})
-	if err == nil {
-		return client, nil
-	}
-	if client != nil { // a forced single client is returned with its error
-		client.Close()
-	}
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	if errors.As(err, new(*Error)) {
-		return nil, err
-	}
-	return nil, &Error{addr, "HELLO", err}
-}
-
-// opening ties the first connection of a rueidis client, which takes no context, to the caller's context.
-type opening struct {
-	mu    sync.Mutex
-	over  bool
-	ended bool
-	conn  net.Conn
-}
-
-// bind makes dialCtx end with ctx while the client is being opened; ctx has no say in later connections.
-func (o *opening) bind(ctx, dialCtx context.Context) (context.Context, context.CancelFunc) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	dialCtx, cancel := context.WithCancelCause(dialCtx)
-	if o.over {
-		return dialCtx, func() { cancel(nil) }
-	}
-	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
-	return dialCtx, func() { stop(); cancel(nil) }
-}
-
-func (o *opening) hold(c net.Conn) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.ended {
-		_ = c.Close()
-	}
-	if !o.over {
-		o.conn = c
-	}
-}
-
-func (o *opening) abort() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.over {
-		return
-	}
-	o.ended = true
-	if o.conn != nil {
-		_ = o.conn.Close()
-	}
-}
-
-func (o *opening) done() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.over, o.ended, o.conn = true, false, nil
 }

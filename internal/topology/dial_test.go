@@ -112,12 +112,9 @@ func TestAuthErrorsHoldNoSecret(t *testing.T) {
 		return "-ERR unknown command 'AUTH', with args beginning with: '" + cmd[len(cmd)-1] + "' \r\n"
 	})
 	d := n.dialer("redis://u:secretpassword@a:1")
-	_, err1 := d.Open(t.Context(), "a:1")
-	_, err2 := d.Client(t.Context(), "a:1")
-	for _, err := range []error{err1, err2} {
-		if err == nil || err.Error() != "a:1: AUTH: ERR unknown command 'AUTH'" {
-			t.Errorf("got %v", err)
-		}
+	_, err := d.Open(t.Context(), "a:1")
+	if err == nil || err.Error() != "a:1: AUTH: ERR unknown command 'AUTH'" {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -170,19 +167,4 @@ func TestTLSVerification(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", name, err, c.err)
 		}
 	}
-}
-
-func TestClientEndsWithItsContext(t *testing.T) {
-	n := newFakeNet(t)
-	n.serve("a:1", func([]string) string { return "~" })
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	began := time.Now()
-	if _, err := n.dialer("redis://a:1").Client(ctx, "a:1"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
-	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("took %v", took)
-	}
-	n.wg.Wait()
 }

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/keyhaul/keyhaul/internal/resp"
 )
 
@@ -78,32 +76,6 @@ func Inspect(ctx context.Context, c *resp.Conn) (Node, error) {
 	}
 	return ParseInfo(r.Text), nil
 }
-
-// InspectClient is Inspect for a client of Dialer.Client.
-func InspectClient(ctx context.Context, c rueidis.Client) (Node, error) {
-	text, err := c.Do(ctx, c.B().Info().Build()).ToString()
-	if err != nil {
-		return Node{}, rueidisError("INFO", err)
-	}
-	return ParseInfo(text), nil
-}
-
-// rueidisError makes an error reply a *resp.Error, so that callers know one kind.
-func rueidisError(op string, err error) error {
-	if e, ok := rueidis.IsRedisErr(err); ok {
-		err = resp.NewError(e.Error())
-	}
-	return &opError{op, err}
-}
-
-// opError is an Error of a connection whose address its holder knows.
-type opError struct {
-	op  string
-	err error
-}
-
-func (e *opError) Error() string { return e.op + ": " + plain(e.err) }
-func (e *opError) Unwrap() error { return e.err }
 
 func remote(c *resp.Conn) string {
 	if a := c.RemoteAddr(); a != nil {

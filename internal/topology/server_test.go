@@ -1,9 +1,7 @@
 package topology
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -52,60 +50,7 @@ func TestServerLoginAndInspect(t *testing.T) {
 		if !errors.As(err, &reply) || reply.Code != code || strings.Contains(err.Error(), "wrong") {
 			t.Errorf("%s: %v", code, err)
 		}
-		_, err = parsed(t, url).Client(t.Context(), s.Addr)
-		if err == nil || !strings.Contains(err.Error(), code) {
-			t.Errorf("%s: client: %v", code, err)
-		}
 	}
-}
-
-// A Client is one connection, has the name that was given, and sends nothing but what its comment says.
-func TestServerClient(t *testing.T) {
-	s := redistest.Start(t, redistest.Options{Password: "secretpassword"})
-	d := parsed(t, "redis://:secretpassword@"+s.Addr)
-	d.ClientName = "keyhaul-test"
-	s.MustDo("CONFIG", "RESETSTAT")
-	ctx, cancel := context.WithCancel(t.Context())
-	c, err := d.Client(ctx, s.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	cancel() // it is for the opening only
-	done := make(chan error)
-	for range 20 {
-		go func() {
-			n, err := InspectClient(t.Context(), c)
-			if err == nil && n.Product != s.Version.Family {
-				err = fmt.Errorf("%+v", n)
-			}
-			done <- err
-		}()
-	}
-	for range 20 {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
-	ours := 0
-	for line := range strings.Lines(s.MustDo("CLIENT", "LIST").Text) {
-		if strings.Contains(line, " name=keyhaul-test ") {
-			ours++
-		}
-	}
-	if ours != 1 {
-		t.Errorf("%d connections", ours)
-	}
-	for command := range s.Info("commandstats") {
-		switch command {
-		case "cmdstat_auth", "cmdstat_hello", "cmdstat_info", "cmdstat_config|resetstat", "cmdstat_client|setname", "cmdstat_client|list",
-			"cmdstat_config", "cmdstat_client":
-		default:
-			t.Errorf("%s was sent", command)
-		}
-	}
-	s.MustDo("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-	redistest.Eventually(t, 5*time.Second, func() error { _, err := InspectClient(t.Context(), c); return err })
 }
 
 func TestServerTLS(t *testing.T) {
@@ -117,11 +62,6 @@ func TestServerTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn.Close()
-	c, err := d.Client(t.Context(), s.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Close()
 	d.Endpoint.TLS.CertFile, d.Endpoint.TLS.KeyFile = "", ""
 	_, err = Connect(t.Context(), ConnectOptions{Dialer: d, Within: 250 * time.Millisecond})
 	if err == nil || !strings.Contains(err.Error(), s.Addr+" not reached") {
