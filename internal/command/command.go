@@ -29,6 +29,7 @@ type Spec struct {
 	DenyOOM bool
 
 	minArgs uint8 // name included: the server's arity without its sign
+	shape   shape // see shapes
 	keys    []keySpec
 	split   splitting
 	subs    []Spec
@@ -67,6 +68,7 @@ func index(tables ...[]Spec) map[string]*Spec {
 	m := make(map[string]*Spec)
 	for _, t := range tables {
 		for i := range t {
+			t[i].shape = shapes[t[i].Name]
 			m[t[i].Name] = &t[i]
 		}
 	}
