@@ -1,0 +1,72 @@
+// Package checkpoint keeps on the target what a haul must know to go on exactly where it stopped: the record of the
+// haul, the fences and marks that say what is applied, the journal of refused commands, and the lease that lets one
+// worker write at a time. Nothing else is needed to resume.
+package checkpoint
+
+import (
+	"bytes"
+	"strconv"
+	"sync"
+
+	"github.com/keyhaul/keyhaul/internal/command"
+)
+
+// Prefix starts every key that keyhaul writes for itself. A source's own keys under it are never copied.
+const Prefix = "keyhaul:"
+
+// namesKey is the set of the hauls that write to this target. It is in one slot with every haul's record.
+const namesKey = Prefix + "{haul}:names"
+
+var prefixBytes = []byte(Prefix)
+
+// Reserved tells whether key has Prefix.
+func Reserved(key []byte) bool { return bytes.HasPrefix(key, prefixBytes) }
+
+// Tag returns a short text whose slot is slot. As a hash tag it puts a key there.
+func Tag(slot uint16) string { return tags()[slot] }
+
+// tags are found by counting: some 200,000 counters are hashed until each slot has one, in a few milliseconds.
+var tags = sync.OnceValue(func() *[command.Slots]string {
+	var table [command.Slots]string
+	var digits [16]byte
+	for n, found := int64(0), 0; found < len(table); n++ {
+		tag := strconv.AppendInt(digits[:0], n, 36)
+		if slot := command.Slot(tag); table[slot] == "" {
+			table[slot] = string(tag)
+			found++
+		}
+	}
+	return &table
+})
+
+// Keys are the names of a haul's keys.
+type Keys struct{ Name string }
+
+func (k Keys) key(rest string) string { return Prefix + k.Name + ":" + rest }
+
+// Fence returns the key that says up to where slot is applied. It is in that slot and moves with it.
+func (k Keys) Fence(slot uint16) string { return k.key("fence:{" + Tag(slot) + "}") }
+
+// Mark returns the key of the mark of the node that owns slot.
+func (k Keys) Mark(slot uint16) string { return k.key("mark:{" + Tag(slot) + "}") }
+
+// Whole returns the key of the one fence of a standalone target.
+func (k Keys) Whole() string { return k.key("fence") }
+
+// WholeMark returns the key of the mark of a standalone target.
+func (k Keys) WholeMark() string { return k.key("mark") }
+
+// Record returns the key of the haul's record. It shares one slot with Lease, Refusals and Tombstone.
+func (k Keys) Record() string { return k.key("{haul}:record") }
+
+// Lease returns the key of the lease.
+func (k Keys) Lease() string { return k.key("{haul}:lease") }
+
+// Refusals returns the key of the list of commands that the target refused inside a transaction.
+func (k Keys) Refusals() string { return k.key("{haul}:refusals") }
+
+// Tombstone returns the key that is left when a haul has been cleaned up.
+func (k Keys) Tombstone() string { return k.key("{haul}:tombstone") }
+
+// haulSlot is the slot of the keys with the tag {haul}.
+var haulSlot = command.Slot([]byte("haul"))
