@@ -1,6 +1,7 @@
 package aof
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -20,7 +21,16 @@ import (
 //	       56  generation      u64        24  bytes
 //	       64  first offset    i64
 //	       72  CRC-32C of all before it
+//
+// Magic and version stay where they are in every format, so that an older program can tell a newer file from a damaged
+// one. A segment without a block is whole as well: its header says which id the history goes on under.
+//
+// What survives. A killed process loses what was not handed to the kernel yet, a power cut also what was not fsynced:
+// stream segments are when they are closed and by Sync, those of a snapshot by Sync alone (without its end a snapshot is
+// worth nothing). Nothing else is ordered, so a file may come back short, torn or with holes. Therefore only blocks that
+// pass their CRC and follow each other without a gap are trusted; what is behind them is fetched again.
 const (
+	segmentMagic   = "KEYHAUL\n"
 	segmentVersion = 1
 	segmentHeader  = 76
 	blockHeader    = 24
@@ -28,6 +38,7 @@ const (
 	segmentBytes   = 64 << 20
 	segmentShare   = 16          // a segment takes no more of the budget: the one being written is not removed
 	segmentAge     = time.Minute // a segment of a quiet link is closed so that it can be removed
+	segmentSuffix  = ".seg"
 )
 
 var (
@@ -35,8 +46,14 @@ var (
 	order      = binary.LittleEndian
 )
 
-// errBlock says that a block of a segment does not hold what was written.
-var errBlock = errors.New("block is damaged")
+// ErrNewer says that the state directory holds a file of a later format. It is left as it is.
+var ErrNewer = errors.New("written by a newer keyhaul")
+
+// errBlock and errHeader say that a segment does not hold what was written.
+var (
+	errBlock  = errors.New("block is damaged")
+	errHeader = errors.New("header is damaged")
+)
 
 // blockRef finds a block in its segment.
 type blockRef struct {
@@ -45,19 +62,26 @@ type blockRef struct {
 	n   int32
 }
 
-// segment is one file. blocks and closed are guarded by the spool's lock; the rest belongs to the goroutine that writes.
+// segment is one file. blocks, size, synced, listed and closed are guarded by the spool's mu and written under its io
+// too; the rest belongs to who holds io.
 type segment struct {
 	path   string
+	from   int64 // stream offset of the first byte
+	replID string
 	blocks []blockRef
 	size   int64
+	synced int64 // bytes of size that are known to survive a power cut
 	born   time.Time
 	file   *os.File
+	marker bool // stays even without a block
+	listed bool // among the spool's segments, and in the budget
 	closed bool // nothing more is written
 }
 
-func (g *segment) first() int64 { return g.blocks[0].off }
-
 func (g *segment) end() int64 {
+	if len(g.blocks) == 0 {
+		return g.from
+	}
 	b := g.blocks[len(g.blocks)-1]
 	return b.off + int64(b.n)
 }
@@ -73,28 +97,64 @@ const (
 	SpoolStream   = "stream"
 )
 
+// segmentHead is what a header says.
+type segmentHead struct {
+	kind    string
+	lineage Lineage
+	first   int64
+}
+
+func (h *segmentHead) encode() []byte {
+	b := make([]byte, segmentHeader)
+	copy(b, segmentMagic)
+	order.PutUint32(b[8:], segmentVersion)
+	if h.kind == SpoolStream {
+		order.PutUint32(b[12:], 1)
+	}
+	copy(b[16:56], h.lineage.ReplID)
+	order.PutUint64(b[56:], h.lineage.Generation)
+	order.PutUint64(b[64:], uint64(h.first))
+	order.PutUint32(b[72:], crc32.Checksum(b[:72], castagnoli))
+	return b
+}
+
+// parseHead returns ErrNewer for a header of a later format and errHeader for one that is damaged. b may be short.
+func parseHead(b []byte) (h segmentHead, err error) {
+	if len(b) < 12 || string(b[:8]) != segmentMagic {
+		return h, errHeader
+	}
+	if order.Uint32(b[8:]) > segmentVersion {
+		return h, ErrNewer
+	}
+	if len(b) < segmentHeader || order.Uint32(b[8:]) == 0 || order.Uint32(b[12:]) > 1 ||
+		order.Uint32(b[72:]) != crc32.Checksum(b[:72], castagnoli) {
+		return h, errHeader
+	}
+	h.kind = SpoolSnapshot
+	if order.Uint32(b[12:]) == 1 {
+		h.kind = SpoolStream
+	}
+	h.lineage.ReplID = string(bytes.TrimRight(b[16:56], "\x00"))
+	h.lineage.Generation = order.Uint64(b[56:])
+	h.first = int64(order.Uint64(b[64:]))
+	return h, nil
+}
+
+// createSegment begins a file. Its name only keeps it apart from others (two generations may have the same id and
+// offset); what counts is the header.
 func createSegment(dir, kind string, l Lineage, first int64) (*segment, error) {
-	path := filepath.Join(dir, fmt.Sprintf("%s-%s-%020d.seg", kind, l.ReplID, first))
+	path := filepath.Join(dir, fmt.Sprintf("%s-%d-%s-%020d%s", kind, l.Generation, l.ReplID, first, segmentSuffix))
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	h := make([]byte, segmentHeader)
-	copy(h, "KEYHAUL\n")
-	order.PutUint32(h[8:], segmentVersion)
-	if kind == SpoolStream {
-		order.PutUint32(h[12:], 1)
-	}
-	copy(h[16:56], l.ReplID)
-	order.PutUint64(h[56:], l.Generation)
-	order.PutUint64(h[64:], uint64(first))
-	order.PutUint32(h[72:], crc32.Checksum(h[:72], castagnoli))
-	if _, err := f.WriteAt(h, 0); err != nil {
+	h := segmentHead{kind, l, first}
+	if _, err := f.WriteAt(h.encode(), 0); err != nil {
 		_ = f.Close()
 		_ = os.Remove(path)
 		return nil, err
 	}
-	return &segment{path: path, size: segmentHeader, born: time.Now(), file: f}, nil
+	return &segment{path: path, from: first, replID: l.ReplID, size: segmentHeader, born: time.Now(), file: f}, nil
 }
 
 // appendBlock writes p, which begins at stream offset off. The segment's fields are left to the caller.
@@ -109,6 +169,11 @@ func (g *segment) appendBlock(p []byte, off int64, at time.Time) error {
 	}
 	_, err := g.file.WriteAt(h[:], g.size)
 	return err
+}
+
+// goodBlock checks the block that b holds, which is to begin at stream offset off.
+func goodBlock(b []byte, off int64) bool {
+	return order.Uint32(b) == crc32.Checksum(b[4:], castagnoli) && int64(order.Uint64(b[8:])) == off
 }
 
 // readBlock reads and checks the block at ref into buf and returns its bytes.
@@ -126,8 +191,7 @@ func readBlock(path string, ref blockRef, buf []byte) ([]byte, error) {
 	if _, err := f.ReadAt(buf, ref.pos); err != nil {
 		return nil, fmt.Errorf("%s: block at stream offset %d: %w", path, ref.off, err)
 	}
-	if order.Uint32(buf) != crc32.Checksum(buf[4:], castagnoli) ||
-		int64(order.Uint64(buf[8:])) != ref.off || order.Uint32(buf[4:]) != uint32(ref.n) {
+	if !goodBlock(buf, ref.off) || order.Uint32(buf[4:]) != uint32(ref.n) {
 		return nil, fmt.Errorf("%s: block at stream offset %d: %w", path, ref.off, errBlock)
 	}
 	return buf[blockHeader:], nil

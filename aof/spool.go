@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -49,13 +46,14 @@ const flushEvery = 100 * time.Millisecond
 
 // Spool takes the bytes of a link as fast as its socket yields them, and gives them to a reader that follows, from
 // memory as long as it keeps up and from segments on disk otherwise. One goroutine receives, one runs Run, one reads
-// through a Reader; ReadAt may be used by any.
+// through a Reader; the rest may be used by any, except Remove and Close: those wait for Run's end.
 type Spool struct {
-	cfg     SpoolConfig
-	lineage Lineage
+	cfg SpoolConfig
 
 	mu       sync.Mutex
-	blocks   []*block // in memory, consecutive; the last one is being filled
+	lineage  Lineage    // of the segment that is written next
+	ids      []idChange // that are not on disk yet
+	blocks   []*block   // in memory, consecutive; the last one is being filled
 	start    int64
 	end      int64 // behind the last byte received
 	flushed  int64 // behind the last byte on disk
@@ -64,13 +62,23 @@ type Spool struct {
 	ended    bool
 	diskErr  error
 	samples  []sample
+	since    time.Time // the first byte that is not on disk was received then or later
 
 	readable  chan struct{}
 	writable  chan struct{}
 	flushable chan struct{}
 	urgent    chan struct{} // a block is full, or the end is reached
+	syncable  chan struct{} // a segment is closed
 
-	current *segment // being written, by the goroutine of Run alone
+	io      sync.Mutex // held while files are written or begun: by Run or Sync; taken before mu
+	current *segment   // being written, under io
+	joined  bool       // segments that this spool does not know are none of it, under io
+}
+
+// idChange says that bytes from an offset on belong to another replication id.
+type idChange struct {
+	off int64
+	id  string
 }
 
 type block struct {
@@ -88,12 +96,13 @@ type sample struct {
 	at  time.Time
 }
 
-// NewSpool returns a spool whose first byte has stream offset start.
+// NewSpool returns a spool whose first byte has stream offset start. What an earlier process left of this kind and
+// generation is removed when the first segment is begun: it would stand between this spool's own bytes.
 func NewSpool(cfg SpoolConfig, l Lineage, start int64) *Spool {
 	return &Spool{
 		cfg: cfg, lineage: l, start: start, end: start, flushed: start, trimmed: start,
 		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1),
-		flushable: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
+		flushable: make(chan struct{}, 1), urgent: make(chan struct{}, 1), syncable: make(chan struct{}, 1),
 	}
 }
 
@@ -168,20 +177,27 @@ func (s *Spool) Commit(n int) {
 	if len(b.data) == 0 {
 		b.at = now
 	}
+	if s.flushed == s.end {
+		s.since = now
+	}
 	b.data = b.data[:len(b.data)+n]
 	s.end += int64(n)
 	full := b.full()
-	if k := len(s.samples); k == 0 || now.Sub(s.samples[k-1].at) >= flushEvery {
-		s.samples = append(s.samples, sample{s.end, now})
-	} else {
-		s.samples[k-1].end = s.end
-	}
+	s.addSample(sample{s.end, now})
 	s.mu.Unlock()
 	signal(s.readable)
 	if full {
 		signal(s.urgent)
 	} else {
 		signal(s.flushable)
+	}
+}
+
+func (s *Spool) addSample(a sample) {
+	if k := len(s.samples); k == 0 || a.at.Sub(s.samples[k-1].at) >= flushEvery {
+		s.samples = append(s.samples, a)
+	} else {
+		s.samples[k-1].end = a.end
 	}
 }
 
@@ -206,6 +222,20 @@ func (s *Spool) Finish() {
 	s.mu.Unlock()
 	signal(s.readable)
 	signal(s.urgent)
+}
+
+// Start returns the offset of the first byte that is still held; End's, if none is. It rises with Trim.
+func (s *Spool) Start() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := s.end
+	if len(s.segments) > 0 {
+		first = min(first, s.segments[0].from)
+	}
+	if len(s.blocks) > 0 {
+		first = min(first, s.blocks[0].off)
+	}
+	return first
 }
 
 // End returns the offset behind the last byte received.
@@ -233,83 +263,6 @@ func (s *Spool) forget(off int64) {
 		i++
 	}
 	s.samples = slices.Delete(s.samples, 0, i)
-}
-
-// Trim says that bytes before off are not needed any more: their segments are removed, and without a directory their
-// memory is given up.
-func (s *Spool) Trim(off int64) {
-	s.mu.Lock()
-	s.trimmed = max(s.trimmed, min(off, s.end))
-	s.forget(s.trimmed)
-	if s.cfg.Dir == "" {
-		n := 0
-		for n < len(s.blocks) && s.blocks[n].full() && s.blocks[n].end() <= s.trimmed {
-			n++
-		}
-		s.cfg.Budget.used.Add(int64(-n) * blockBytes)
-		clear(s.blocks[:n])
-		s.blocks = s.blocks[n:]
-	}
-	s.mu.Unlock()
-	s.removeTrimmed()
-	signal(s.writable)
-}
-
-// removeTrimmed removes the segments of which nothing is needed any more and to which nothing more is written.
-func (s *Spool) removeTrimmed() {
-	s.mu.Lock()
-	n := 0
-	for n < len(s.segments) && s.segments[n].closed && s.segments[n].end() <= s.trimmed {
-		n++
-	}
-	gone := slices.Clone(s.segments[:n])
-	s.segments = slices.Delete(s.segments, 0, n)
-	s.mu.Unlock()
-	for _, g := range gone {
-		s.remove(g)
-	}
-}
-
-func (s *Spool) remove(g *segment) {
-	if err := os.Remove(g.path); err != nil {
-		s.cfg.Log.Warn().Err(err).Msg("a segment of the spool could not be removed")
-	}
-	s.cfg.Budget.used.Add(-g.size)
-}
-
-// Remove deletes every segment. Run must have returned.
-func (s *Spool) Remove() {
-	s.mu.Lock()
-	gone := s.segments
-	s.segments = nil
-	if s.cfg.Dir == "" {
-		s.cfg.Budget.used.Add(-blockBytes * int64(len(s.blocks)))
-	}
-	s.blocks = nil
-	s.mu.Unlock()
-	for _, g := range gone {
-		s.remove(g)
-	}
-}
-
-// RemoveSegments deletes the segments that an earlier process left in dir.
-func RemoveSegments(dir string) error {
-	left, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, f := range left {
-		if filepath.Ext(f.Name()) != ".seg" {
-			continue
-		}
-		if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // DiskError returns why the last write to disk failed, nil if it did not.

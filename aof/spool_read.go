@@ -16,7 +16,10 @@ type Reader struct {
 }
 
 // Reader starts at the spool's first byte.
-func (s *Spool) Reader() *Reader { return &Reader{s: s, off: s.start} }
+func (s *Spool) Reader() *Reader { return s.ReaderAt(s.start) }
+
+// ReaderAt starts at offset off. Only one Reader of a spool may wait for bytes at a time.
+func (s *Spool) ReaderAt(off int64) *Reader { return &Reader{s: s, off: off} }
 
 // Ready reports whether Read would return without waiting.
 func (r *Reader) Ready() bool {
@@ -80,7 +83,7 @@ func (s *Spool) locate(p []byte, off int64) (n int, path string, ref blockRef, e
 		return copy(p, b.data[off-b.off:]), "", ref, nil
 	}
 	for i := len(s.segments) - 1; i >= 0; i-- {
-		if g := s.segments[i]; g.first() <= off && off < g.end() {
+		if g := s.segments[i]; g.from <= off && off < g.end() {
 			return 0, g.path, g.find(off), nil
 		}
 	}

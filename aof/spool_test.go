@@ -465,7 +465,7 @@ func TestSegmentFormat(t *testing.T) {
 		if err := g.file.Close(); err != nil {
 			t.Fatal(err)
 		}
-		name := fmt.Sprintf("%s-%s-00000000000000012345.seg", tt.kind, replID)
+		name := fmt.Sprintf("%s-7-%s-00000000000000012345.seg", tt.kind, replID)
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -488,7 +488,7 @@ func TestSpoolSegmentsAreNamedByTheirFirstOffset(t *testing.T) {
 	}
 	var want []string
 	for i := range 3 {
-		want = append(want, fmt.Sprintf("stream-%s-%020d.seg", replID, 50+i*blockBytes))
+		want = append(want, fmt.Sprintf("stream-7-%s-%020d.seg", replID, 50+i*blockBytes))
 	}
 	if got := segmentFiles(t, dir); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("segments %v, want %v", got, want)
