@@ -128,6 +128,17 @@ func (c *Cluster) Seeds() []string {
 	return addrs
 }
 
+// Proxies starts a proxy for each node, in their order. addresses maps what a node announces to its proxy, as
+// announced=reachable.
+func (c *Cluster) Proxies() (proxies []*Proxy, addresses []string) {
+	c.t.Helper()
+	for _, node := range c.Nodes {
+		p := NewProxy(c.t, node.Addr)
+		proxies, addresses = append(proxies, p), append(addresses, node.Addr+"="+p.Addr())
+	}
+	return proxies, addresses
+}
+
 // Endpoint returns how to reach the cluster.
 func (c *Cluster) Endpoint() Endpoint {
 	ep := c.Nodes[0].Endpoint()

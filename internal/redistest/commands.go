@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -51,6 +52,22 @@ func (s *Server) Info(section string) map[string]string {
 	s.t.Helper()
 	return parseInfo(s.MustDo("INFO", section).Text)
 }
+
+// Number returns a field of one section of INFO that is a whole number.
+func (s *Server) Number(section, field string) int64 {
+	s.t.Helper()
+	n, err := strconv.ParseInt(s.Info(section)[field], 10, 64)
+	if err != nil {
+		s.t.Fatalf("redistest: INFO %s on %s: %s: %v", section, s.Addr, field, err)
+	}
+	return n
+}
+
+// Offset returns the end of the server's replication stream.
+func (s *Server) Offset() int64 { return s.Number("replication", "master_repl_offset") }
+
+// FullSyncs returns how many full synchronisations the server has given since it started, or since CONFIG RESETSTAT.
+func (s *Server) FullSyncs() int64 { return s.Number("stats", "sync_full") }
 
 // ReplicaOf makes the server a replica of source and waits until it is in step with what source has sent so far.
 func (s *Server) ReplicaOf(source *Server) {

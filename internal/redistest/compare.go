@@ -17,7 +17,11 @@ const (
 	compareBatch   = 1000 // keys read at once
 	maxDifferences = 20   // reported as text
 	clockTolerance = 2 * time.Second
-	ownPrefix      = "keyhaul:" // keys of keyhaul itself, on the target
+	ownPrefix      = "keyhaul:" // keys of keyhaul itself on the target; those of a source are never copied
+
+	// expiryPatience is how long the target may take to delete, with a grace, what has expired on the source.
+	expiryPatience = 10 * time.Second
+	expiryPoll     = 50 * time.Millisecond
 )
 
 // CompareOptions are how to compare. The zero value is strict.
@@ -25,7 +29,13 @@ type CompareOptions struct {
 	// TTLTolerance is by how much deadlines may differ. It is at least two seconds when a server is too old to tell
 	// a deadline (PEXPIRETIME), so that it must be computed from the remaining time.
 	TTLTolerance time.Duration
-	IgnoreTTL    bool
+	// Grace is what a haul adds to deadlines while it runs (--expiry-mode source). A deadline of the target counts as
+	// equal if it is the source's own, or later by exactly this.
+	Grace     time.Duration
+	IgnoreTTL bool
+	// IgnoreReadCounts leaves out how many entries a consumer group has read and how many are left (entries-read, lag):
+	// after XREADGROUP a server tells its replicas what was read, but does not count it there.
+	IgnoreReadCounts bool
 	// Digest has the servers compute digests (DEBUG DIGEST-VALUE) where both can, instead of reading every value in
 	// full. It is slower for small values, which cost less to send than to digest, and faster for huge ones.
 	Digest  bool
@@ -59,9 +69,10 @@ func (r Report) String() string {
 }
 
 // Compare proves that two servers or clusters hold the same: every key of every database by type, value, deadline and
-// metadata (consumer groups of streams, deadlines of hash fields), in both directions, except keys of the target that
-// begin with "keyhaul:". Nothing should write meanwhile. Keys that differ are read twice more before they are reported,
-// in full, so a key that expires between two reads is no difference. It reads with SCAN on primaries and changes nothing,
+// metadata (consumer groups of streams, deadlines of hash fields), in both directions. Keys that begin with "keyhaul:" are
+// neither compared nor counted. Nothing should write meanwhile. Keys that differ are read twice more before they are reported,
+// in full, so a key that expires between two reads is no difference; with a grace, such a key may outlive its deadline on
+// the target for a few seconds, until the source's deletion has arrived there. It reads with SCAN on primaries and changes nothing,
 // but reading may let the server delete expired keys.
 func Compare(ctx context.Context, source, target Endpoint, opts CompareOptions) (Report, error) {
 	c := &comparison{
@@ -120,6 +131,7 @@ func (c *comparison) run(ctx context.Context) error {
 		defer close(batches)
 		for _, from := range []*side{c.source, c.target} {
 			if err := from.scan(gctx, func(db int, keys []string) error {
+				keys = slices.DeleteFunc(keys, func(key string) bool { return strings.HasPrefix(key, ownPrefix) })
 				select {
 				case batches <- batch{db, keys, from == c.target}:
 					return nil
@@ -166,8 +178,7 @@ func (c *comparison) work(ctx context.Context, batches <-chan batch) error {
 
 // checkExtra looks for keys of the target that the source lacks.
 func (c *comparison) checkExtra(ctx context.Context, b batch, source *session) error {
-	keys := slices.DeleteFunc(b.keys, func(key string) bool { return strings.HasPrefix(key, ownPrefix) })
-	missing, err := source.missing(ctx, b.db, keys)
+	missing, err := source.missing(ctx, b.db, b.keys)
 	if err != nil {
 		return err
 	}
@@ -195,7 +206,7 @@ func (c *comparison) checkBatch(ctx context.Context, b batch, source, target *se
 // readBoth reads the same keys on both sides at the same time.
 func (c *comparison) readBoth(ctx context.Context, db int, keys []string, source, target *session, full bool) (s, t []fact, err error) {
 	group, gctx := errgroup.WithContext(ctx)
-	want := reading{digest: !full, values: full, fieldTTLs: c.fieldTTLs}
+	want := reading{digest: !full, values: full, fieldTTLs: c.fieldTTLs, noReadCounts: c.opts.IgnoreReadCounts}
 	group.Go(func() (err error) { s, err = source.read(gctx, db, keys, want); return err })
 	group.Go(func() (err error) { t, err = target.read(gctx, db, keys, want); return err })
 	return s, t, group.Wait()
@@ -234,11 +245,15 @@ func (c *comparison) confirm(ctx context.Context) error {
 	for _, db := range slices.Sorted(maps.Keys(c.suspects)) {
 		keys := slices.Compact(slices.Sorted(slices.Values(c.suspects[db])))
 		for chunk := range slices.Chunk(keys, compareBatch) {
-			still, _, err := c.confirmChunk(ctx, db, chunk, source, target)
+			still, _, _, err := c.confirmChunk(ctx, db, chunk, source, target)
 			if err != nil {
 				return err
 			}
-			_, texts, err := c.confirmChunk(ctx, db, still, source, target)
+			_, texts, fading, err := c.confirmChunk(ctx, db, still, source, target)
+			for since := time.Now(); err == nil && fading && time.Since(since) < expiryPatience; {
+				sleep(ctx, expiryPoll)
+				_, texts, fading, err = c.confirmChunk(ctx, db, still, source, target)
+			}
 			if err != nil {
 				return err
 			}
@@ -250,22 +265,28 @@ func (c *comparison) confirm(ctx context.Context) error {
 	return nil
 }
 
-// confirmChunk returns the keys that differ, and how.
-func (c *comparison) confirmChunk(ctx context.Context, db int, keys []string, source, target *session) (differ, texts []string, err error) {
+// confirmChunk returns the keys that differ, and how. fading tells that one of them has expired on the source alone.
+func (c *comparison) confirmChunk(ctx context.Context, db int, keys []string, source, target *session) (differ, texts []string, fading bool, err error) {
 	if len(keys) == 0 {
-		return nil, nil, nil
+		return nil, nil, false, nil
 	}
 	s, t, err := c.readBoth(ctx, db, keys, source, target, true)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, false, err
 	}
 	for i, key := range keys {
-		if d := c.difference(s[i], t[i]); d != "" && (s[i].kind != "none" || !strings.HasPrefix(key, ownPrefix)) {
+		if d := c.difference(s[i], t[i]); d != "" {
 			differ = append(differ, key)
 			texts = append(texts, fmt.Sprintf("db %d: key %s: %s", db, quote(key), d))
+			fading = fading || c.fades(s[i], t[i])
 		}
 	}
-	return differ, texts, nil
+	return differ, texts, fading, nil
+}
+
+// fades tells whether a key of the target has expired on the source, whose deletion is on its way.
+func (c *comparison) fades(s, t fact) bool {
+	return c.opts.Grace > 0 && s.kind == "none" && t.deadline >= 0 && t.deadline-c.opts.Grace.Milliseconds() <= time.Now().UnixMilli()
 }
 
 // difference says in what two readings of a key differ, "" if in nothing.
@@ -298,10 +319,18 @@ func (c *comparison) difference(s, t fact) string {
 	if c.opts.IgnoreTTL {
 		return ""
 	}
-	if (s.deadline < 0) != (t.deadline < 0) || abs(s.deadline-t.deadline) > c.tolerance.Milliseconds() {
+	if !c.sameDeadline(s.deadline, t.deadline) {
 		return fmt.Sprintf("TTL: source %s, target %s", deadlineText(s.deadline), deadlineText(t.deadline))
 	}
 	return ""
+}
+
+func (c *comparison) sameDeadline(s, t int64) bool {
+	if s < 0 || t < 0 {
+		return s < 0 && t < 0
+	}
+	tolerance := c.tolerance.Milliseconds()
+	return abs(s-t) <= tolerance || c.opts.Grace > 0 && abs(s+c.opts.Grace.Milliseconds()-t) <= tolerance
 }
 
 func deadlineText(ms int64) string {

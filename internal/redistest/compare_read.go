@@ -23,9 +23,10 @@ type fact struct {
 
 // reading is what to read beside type and deadline.
 type reading struct {
-	digest    bool
-	values    bool
-	fieldTTLs bool
+	digest       bool
+	values       bool
+	fieldTTLs    bool
+	noReadCounts bool
 }
 
 // read returns a fact for each key.
@@ -48,7 +49,7 @@ func (s *session) read(ctx context.Context, db int, keys []string, want reading)
 		err = s.readDigests(ctx, db, keys, facts)
 	}
 	if err == nil {
-		err = s.readValues(ctx, db, keys, facts, want.values)
+		err = s.readValues(ctx, db, keys, facts, want)
 	}
 	if err == nil && want.fieldTTLs {
 		err = s.readFieldTTLs(ctx, db, keys, facts)
@@ -82,14 +83,14 @@ func (s *session) readDigests(ctx context.Context, db int, keys []string, facts 
 }
 
 // readValues reads values in full if asked to, and streams in any case: no digest covers their consumer groups.
-func (s *session) readValues(ctx context.Context, db int, keys []string, facts []fact, all bool) error {
+func (s *session) readValues(ctx context.Context, db int, keys []string, facts []fact, want reading) error {
 	return s.ask(ctx, db, keys,
 		func(i int) [][]string {
 			key := keys[i]
 			switch kind := facts[i].kind; {
 			case kind == "stream":
 				return [][]string{{"XINFO", "STREAM", key, "FULL", "COUNT", "0"}}
-			case kind == "none" || !all:
+			case kind == "none" || !want.values:
 				return nil
 			default:
 				return [][]string{readCommand(kind, key)}
@@ -101,7 +102,7 @@ func (s *session) readValues(ctx context.Context, db int, keys []string, facts [
 			case r[0].Kind == resp.KindError:
 				facts[i].kind = "none"
 			case facts[i].kind == "stream":
-				facts[i].meta = streamTree(r[0])
+				facts[i].meta = streamTree(r[0], want.noReadCounts)
 			default:
 				facts[i].value = valueTree(facts[i].kind, r[0])
 			}
@@ -185,8 +186,8 @@ func tree(r resp.Reply) any {
 }
 
 // streamTree turns XINFO STREAM FULL into a tree without what depends on memory layout or on reads: the radix tree's
-// size, and when a consumer was last seen or active.
-func streamTree(r resp.Reply) any {
+// size, and when a consumer was last seen or active. It leaves out what groups have counted if told so.
+func streamTree(r resp.Reply, noReadCounts bool) any {
 	out := make(map[string]any)
 	for i := 0; i+1 < len(r.Array); i += 2 {
 		switch name, value := r.Array[i].Text, r.Array[i+1]; name {
@@ -194,9 +195,13 @@ func streamTree(r resp.Reply) any {
 		case "groups", "consumers":
 			members := make([]any, len(value.Array))
 			for n, member := range value.Array {
-				members[n] = streamTree(member)
+				members[n] = streamTree(member, noReadCounts)
 			}
 			out[name] = members
+		case "entries-read", "lag":
+			if !noReadCounts {
+				out[name] = tree(value)
+			}
 		default:
 			out[name] = tree(value)
 		}

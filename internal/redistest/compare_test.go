@@ -158,3 +158,31 @@ func TestCompareExpiring(t *testing.T) {
 	}
 	mustEqual(t, source.Endpoint(), target.Endpoint(), 1)
 }
+
+// TestCompareGrace: deadlines that are held back by exactly the grace are equal, and so is a key that is deleted on the
+// target a moment after it has expired on the source.
+func TestCompareGrace(t *testing.T) {
+	source, target := Start(t, Options{}), Start(t, Options{})
+	at := time.Now().Add(time.Hour).UnixMilli()
+	grace := time.Hour
+	for _, s := range []*Server{source, target} {
+		s.MustDo("MSET", "held", 1, "exact", 1)
+		s.MustDo("PEXPIREAT", "held", at)
+		s.MustDo("PEXPIREAT", "exact", at)
+		s.MustDo("SET", "keyhaul:"+s.Addr, 1) // is no key of the data, wherever it stands
+	}
+	target.MustDo("PEXPIREAT", "held", at+grace.Milliseconds())
+	mustDiffer(t, source.Endpoint(), target.Endpoint(), CompareOptions{}, "TTL")
+	target.MustDo("PEXPIREAT", "exact", at+grace.Milliseconds()-1)
+	mustDiffer(t, source.Endpoint(), target.Endpoint(), CompareOptions{Grace: grace}, "TTL")
+	target.MustDo("PEXPIREAT", "exact", at)
+	target.MustDo("SET", "fading", 1, "PX", grace.Milliseconds())
+	conn := target.Dial()
+	defer func() { _ = conn.Close() }()
+	timer := time.AfterFunc(200*time.Millisecond, func() { _, _ = conn.Do(t.Context(), time.Second, "DEL", "fading") })
+	defer timer.Stop()
+	report, err := Compare(t.Context(), source.Endpoint(), target.Endpoint(), CompareOptions{Grace: grace})
+	if err != nil || !report.Equal() || report.Keys != 2 {
+		t.Errorf("want 2 equal keys: %v, %s", err, report)
+	}
+}

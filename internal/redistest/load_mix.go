@@ -15,7 +15,7 @@ func (w *loadWriter) number(n int) string { return strconv.Itoa(w.IntN(n)) }
 // next makes up the next unit.
 func (w *loadWriter) next() unit {
 	one := func(name, key string, args ...string) unit {
-		return unit{key, [][]string{append([]string{name, key}, args...)}}
+		return unit{key: key, commands: [][]string{append([]string{name, key}, args...)}}
 	}
 	switch n := w.IntN(100); {
 	case n < 14:
@@ -56,13 +56,13 @@ func (w *loadWriter) next() unit {
 		return w.transaction()
 	}
 	key := w.key("evaluated")
-	return unit{key, [][]string{{"EVAL", script, "1", key, w.text(2, 20)}}}
+	return unit{key: key, commands: [][]string{{"EVAL", script, "1", key, w.text(2, 20)}}}
 }
 
 // transaction changes two or three keys of one hash tag.
 func (w *loadWriter) transaction() unit {
 	tag := "load:{" + w.number(w.load.Keys) + "}"
-	u := unit{tag, [][]string{
+	u := unit{key: tag, commands: [][]string{
 		{"MULTI"},
 		{"INCR", tag + ":count"},
 		{"RPUSH", tag + ":list", w.text(2, 20)},

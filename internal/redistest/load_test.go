@@ -133,3 +133,48 @@ func TestLoadSurvives(t *testing.T) {
 	}
 	t.Logf("%+v", counts)
 }
+
+// TestHardLoad: a replica holds the same after the hard mix, so that what differs later is not the mix's own doing.
+func TestHardLoad(t *testing.T) {
+	source, replica := Start(t, Options{}), Start(t, Options{})
+	replica.ReplicaOf(source)
+	for _, l := range []Load{
+		{Seed: 5, Keys: 100, Databases: 3},
+		{Seed: 6, Keys: 20, Tagged: true},
+	} {
+		l.Endpoint, l.Mix = source.Endpoint(), MixHard
+		start := source.Number("stats", "total_commands_processed")
+		runLoad(t, l, func() {
+			Eventually(t, time.Minute, func() error {
+				if got := source.Number("stats", "total_commands_processed") - start; got < 20_000 {
+					return fmt.Errorf("only %d commands", got)
+				}
+				return nil
+			})
+		})
+	}
+	at := source.Offset()
+	Eventually(t, time.Minute, func() error {
+		if got := replica.Number("replication", "slave_repl_offset"); got < at {
+			return fmt.Errorf("the replica is at %d of %d", got, at)
+		}
+		return nil
+	})
+	report, err := Compare(t.Context(), source.Endpoint(), replica.Endpoint(), CompareOptions{IgnoreReadCounts: true})
+	if err != nil || !report.Equal() || len(report.ByDB) != 3 || len(report.ByType) != 6 {
+		t.Errorf("%v, %s", err, report)
+	}
+}
+
+// TestHardLoadTagged: no command or transaction names keys of two slots, but for those that keyhaul splits by key.
+func TestHardLoadTagged(t *testing.T) {
+	c := StartCluster(t, ClusterOptions{Primaries: 2})
+	runLoad(t, Load{Endpoint: c.Endpoint(), Mix: MixHard, Seed: 7, Keys: 200}, func() {
+		Eventually(t, time.Minute, func() error {
+			if got := c.Nodes[0].Number("stats", "total_commands_processed"); got < 10_000 {
+				return fmt.Errorf("only %d commands", got)
+			}
+			return nil
+		})
+	})
+}

@@ -41,6 +41,10 @@ type proxied struct {
 	ends [2]net.Conn // where the bytes of a direction go: the target, the client
 	gone chan struct{}
 	once sync.Once
+
+	holding  atomic.Bool   // what the client sends is kept back until delivery
+	orphaned atomic.Bool   // the client is gone, what the target answers is lost
+	delivery chan struct{} // closed when what was kept back is to be sent
 }
 
 func (c *proxied) cut() {
@@ -49,6 +53,14 @@ func (c *proxied) cut() {
 		_ = c.ends[ToTarget].Close()
 		_ = c.ends[ToClient].Close()
 	})
+}
+
+// sleep waits, shorter if the connection ends.
+func (c *proxied) sleep(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-c.gone:
+	}
 }
 
 // NewProxy starts a proxy to target, host:port, that is closed when the test ends.
@@ -113,6 +125,27 @@ func (p *Proxy) Cut() {
 	}
 }
 
+// Orphan hangs up on the clients of all current connections, but delivers what they have sent after delay, as a network
+// or a busy server does: commands of a connection that its client has closed are executed all the same.
+func (p *Proxy) Orphan(delay time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if c.holding.Swap(true) {
+			continue
+		}
+		p.wg.Go(func() {
+			c.sleep(delay / 4) // so that something is kept back
+			c.orphaned.Store(true)
+			if half, ok := c.ends[ToClient].(*net.TCPConn); ok {
+				_ = half.CloseWrite()
+			}
+			c.sleep(delay)
+			close(c.delivery)
+		})
+	}
+}
+
 // Close closes everything and waits until it is gone.
 func (p *Proxy) Close() {
 	p.mu.Lock()
@@ -156,7 +189,7 @@ func (p *Proxy) serve(client net.Conn, target string) {
 		_ = client.Close()
 		return
 	}
-	c := &proxied{ends: [2]net.Conn{ToTarget: server, ToClient: client}, gone: make(chan struct{})}
+	c := &proxied{ends: [2]net.Conn{ToTarget: server, ToClient: client}, gone: make(chan struct{}), delivery: make(chan struct{})}
 	defer c.cut()
 	p.mu.Lock()
 	if p.closed {
@@ -180,6 +213,7 @@ func (p *Proxy) serve(client net.Conn, target string) {
 func (p *Proxy) pump(c *proxied, dir Direction) {
 	from, to := c.ends[1-dir], c.ends[dir]
 	buf := make([]byte, 16<<10)
+	var held []byte
 	for {
 		rate, ok := p.mayRead(c)
 		if !ok {
@@ -190,11 +224,17 @@ func (p *Proxy) pump(c *proxied, dir Direction) {
 			size = min(size, max(1, rate/50))
 		}
 		n, err := from.Read(buf[:size])
-		if n > 0 && !p.forward(c, dir, to, buf[:n]) {
+		switch {
+		case dir == ToTarget && c.holding.Load():
+			held = append(held, buf[:n]...)
+		case n > 0 && !p.forward(c, dir, to, buf[:n]):
 			c.cut()
 			return
 		}
 		if err != nil {
+			if len(held) > 0 {
+				p.deliver(c, to, held)
+			}
 			if half, ok := to.(*net.TCPConn); !ok || half.CloseWrite() != nil {
 				c.cut()
 			}
@@ -203,6 +243,16 @@ func (p *Proxy) pump(c *proxied, dir Direction) {
 		if rate > 0 {
 			p.pause(c, time.Duration(n)*time.Second/time.Duration(rate))
 		}
+	}
+}
+
+// deliver writes what an orphan has left behind.
+func (p *Proxy) deliver(c *proxied, to net.Conn, b []byte) {
+	select {
+	case <-c.delivery:
+		n, _ := to.Write(b)
+		p.bytes[ToTarget].Add(int64(n))
+	case <-c.gone:
 	}
 }
 
@@ -251,7 +301,7 @@ func (p *Proxy) forward(c *proxied, dir Direction, to net.Conn, b []byte) bool {
 		}
 	}
 	p.mu.Unlock()
-	if drop {
+	if drop || dir == ToClient && c.orphaned.Load() {
 		return true
 	}
 	n, err := to.Write(b)

@@ -128,3 +128,45 @@ func TestProxy(t *testing.T) {
 		t.Errorf("%d connections after Close", n)
 	}
 }
+
+// TestProxyOrphan: what a closed connection has sent is executed later, unless the server was told to kill it.
+func TestProxyOrphan(t *testing.T) {
+	const delay = 200 * time.Millisecond
+	s := Start(t, Options{})
+	for _, killed := range []bool{false, true} {
+		p := NewProxy(t, s.Addr)
+		conn := dial(t, p)
+		if _, err := conn.Write([]byte("CLIENT ID\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		reply := make([]byte, 64)
+		n, err := conn.Read(reply)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Orphan(delay)
+		key := fmt.Sprint("ghost-", killed)
+		if _, err := fmt.Fprintf(conn, "SET %s 1\r\n", key); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(reply[n:]); !errors.Is(err, io.EOF) {
+			t.Fatalf("the client saw %v, want its end", err)
+		}
+		_ = conn.Close()
+		if s.MustDo("EXISTS", key).Int != 0 {
+			t.Error("executed before the delay")
+		}
+		if killed {
+			s.MustDo("CLIENT", "KILL", "ID", string(bytes.TrimSpace(reply[1:n])))
+		}
+		Eventually(t, 10*time.Second, func() error {
+			if n := p.Connections(); n != 0 {
+				return fmt.Errorf("%d connections", n)
+			}
+			return nil
+		})
+		if got := s.MustDo("EXISTS", key).Int == 1; got == killed {
+			t.Errorf("killed %t, executed %t", killed, got)
+		}
+	}
+}

@@ -275,6 +275,20 @@ func (s *Server) Restart() {
 	}
 }
 
+// Reconfigure changes lines of the configuration file, for the next Restart.
+func (s *Server) Reconfigure(config map[string]string) {
+	s.t.Helper()
+	all := maps.Clone(s.opts.Config)
+	if all == nil {
+		all = make(map[string]string)
+	}
+	maps.Copy(all, config)
+	s.opts.Config = all
+	if err := s.writeConfig(); err != nil {
+		s.t.Fatalf("%v", err)
+	}
+}
+
 // Freeze suspends the process: connections stay open and nothing answers.
 func (s *Server) Freeze() { s.signal(syscall.SIGSTOP) }
 
