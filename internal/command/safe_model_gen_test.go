@@ -56,6 +56,18 @@ var fencedKinds = []kind{
 // streamKinds go together: a command for a group finds one only if others have made it.
 var streamKinds = []string{"XADD", "XGROUP", "XCLAIM", "XACK", "XDEL"}
 
+var beginnings = [][]kind{
+	{"SADD {key} a b", "PEXPIREAT {key} {ms}", "SADD {key} b 3", "PEXPIREAT {key} {ms}"},
+	{"HSET {key} a 1 b 2", "PEXPIREAT {key} {ms}", "ZADD {key} 1 a 2 b", "PEXPIREAT {key} {ms}"},
+	streamBeginning,
+	{"SET {key} {value} PXAT {ms}", "RPUSH {key} a b", "PEXPIREAT {key} {ms}", "PFADD {sketch} a b 3"},
+}
+
+var streamBeginning = []kind{
+	"XGROUP CREATE {key} g 0 MKSTREAM", "XADD {key} 1-0 f v", "XADD {key} 2-0 f v",
+	"XCLAIM {key} g alice 0 2-0 TIME {past} RETRYCOUNT 1 FORCE JUSTID LASTID 2-0", "XADD {key} 3-0 f v",
+}
+
 // sequence draws some 12 to 20 commands. Those named in always are among the kinds that it draws from.
 func (g *generator) sequence(always []string) [][][]byte {
 	g.keys, g.sketches = nil, []string{"h" + strconv.Itoa(g.IntN(2))}
@@ -66,9 +78,14 @@ func (g *generator) sequence(always []string) [][][]byte {
 		g.keys = append(g.keys, g.sketches...)
 	}
 	g.drawKinds(always)
-	commands := make([][][]byte, 12+g.IntN(9))
-	for i := range commands {
-		commands[i] = g.command(g.kinds[g.IntN(len(g.kinds))])
+	var commands [][][]byte
+	if g.IntN(2) == 0 { // begin with something that has much to lose
+		for _, k := range beginnings[g.IntN(len(beginnings))] {
+			commands = append(commands, g.command(k))
+		}
+	}
+	for range 12 + g.IntN(9) {
+		commands = append(commands, g.command(g.kinds[g.IntN(len(g.kinds))]))
 	}
 	return commands
 }
@@ -78,14 +95,16 @@ func (g *generator) drawKinds(always []string) {
 	for _, name := range always {
 		wanted[name] = true
 	}
-	if g.IntN(4) == 0 || wanted["XCLAIM"] {
+	streams, rare := g.IntN(4) == 0 || wanted["XCLAIM"], 4
+	if streams {
+		rare = 16 // mostly streams, then
 		for _, name := range streamKinds {
-			wanted[name] = true
+			wanted[name] = wanted[name] || g.IntN(2) == 0
 		}
 	}
 	g.kinds = g.kinds[:0]
 	for _, k := range safeKinds {
-		if g.IntN(4) == 0 || wanted[k.name()] {
+		if g.IntN(rare) == 0 || wanted[k.name()] {
 			g.kinds = append(g.kinds, k)
 		}
 	}

@@ -85,28 +85,42 @@ func newModel(t *testing.T, also ...string) *model {
 	t.Logf("%v, KEYHAUL_MODEL_SEED=%d", s.Version, seed)
 	m.gen = &generator{Rand: rand.New(rand.NewPCG(seed, 0)), base: time.Now().Truncate(time.Second)}
 	m.sha = s.MustDo("SCRIPT", "LOAD", readState).Text
-	for _, line := range []string{
-		"SET p 5", "SET p text", "RPUSH p a b", "SADD p a b", "HSET p a 1 b 2", "ZADD p 1 a 2 b", "PFADD p a b c",
-		"XGROUP CREATE p g 0 MKSTREAM",
-	} {
-		s.MustDo("DEL", "p")
-		var args []any
-		for _, w := range words(line) {
-			args = append(args, w)
-		}
-		s.MustDo(args...)
-		if strings.HasPrefix(line, "XGROUP") {
-			s.MustDo("XADD", "p", "1-0", "f", "v")
-			s.MustDo("XADD", "p", "3-0", "f", "v")
-		}
-		m.gen.payloads = append(m.gen.payloads, s.MustDo("DUMP", "p").Text)
-	}
+	m.gen.payloads = payloads(s)
 	return m
 }
 
-// safe is ReplaySafe, and what the test adds.
-func (m *model) safe(argv [][]byte) bool {
-	return m.also[string(argv[0])] || safeOf(argv)
+// payloads are what DUMP says of a value of each type.
+func payloads(s *redistest.Server) (dumped []string) {
+	for _, lines := range [][]string{
+		{"SET p 5"},
+		{"SET p text"},
+		{"RPUSH p a b"},
+		{"SADD p a b"},
+		{"HSET p a 1 b 2"},
+		{"ZADD p 1 a 2 b"},
+		{"PFADD p a b c"},
+		{"XGROUP CREATE p g 0 MKSTREAM", "XADD p 1-0 f v", "XADD p 3-0 f v"},
+	} {
+		for _, line := range lines {
+			var args []any
+			for _, w := range strings.Fields(line) {
+				args = append(args, w)
+			}
+			s.MustDo(args...)
+		}
+		dumped = append(dumped, s.MustDo("DUMP", "p").Text)
+		s.MustDo("DEL", "p")
+	}
+	return dumped
+}
+
+// safe is what ReplaySafe says of each command, and what the test adds.
+func (m *model) safe(commands [][][]byte) []bool {
+	safe := make([]bool, len(commands))
+	for i, argv := range commands {
+		safe[i] = m.also[string(argv[0])] || safeOf(argv)
+	}
+	return safe
 }
 
 // A run is a sequence of commands as one history of crashes has them applied: after the first crash[0] commands comes
@@ -153,7 +167,7 @@ func (m *model) states(lists [][][][]byte) []string {
 	base := strconv.FormatInt(m.gen.base.UnixMilli(), 10)
 	for db, commands := range lists {
 		m.buf = resp.AppendCommand(m.buf, "SELECT", strconv.Itoa(db))
-		m.buf = resp.AppendCommand(m.buf, "FLUSHDB", "SYNC")
+		m.buf = resp.AppendCommand(m.buf, "FLUSHDB")
 		for _, argv := range commands {
 			m.buf = resp.AppendArray(m.buf, len(argv))
 			for _, a := range argv {
@@ -184,10 +198,7 @@ func (m *model) states(lists [][][][]byte) []string {
 
 // check returns an error that tells of the first run whose end differs from that of no crash, nil if there is none.
 func (m *model) check(commands [][][]byte, runs []run) error {
-	safe := make([]bool, len(commands))
-	for i := range commands {
-		safe[i] = m.safe(commands[i])
-	}
+	safe := m.safe(commands)
 	if runs == nil {
 		runs = m.runs(commands, safe, true)
 	}
@@ -224,7 +235,7 @@ func (m *model) shrink(commands [][][]byte, found error) error {
 }
 
 // search tries sequences until one makes a difference or the time is up.
-func (m *model) search(limit time.Duration) (found error, sequences int) {
+func (m *model) search(limit time.Duration) (sequences int, found error) {
 	var always []string
 	for name := range m.also {
 		always = append(always, name)
@@ -233,18 +244,24 @@ func (m *model) search(limit time.Duration) (found error, sequences int) {
 	histories := 0
 	for end := time.Now().Add(limit); time.Now().Before(end); sequences++ {
 		commands := m.gen.sequence(always)
-		safe := make([]bool, len(commands))
-		for i := range commands {
-			safe[i] = m.safe(commands[i])
-		}
+		safe := m.safe(commands)
 		runs := m.runs(commands, safe, false)
 		histories += len(runs)
 		if err := m.check(commands, runs); err != nil {
-			return m.shrink(commands, err), sequences
+			return sequences, m.shrink(commands, err)
 		}
 	}
 	m.t.Logf("%d sequences, %d histories of crashes", sequences, histories)
-	return nil, sequences
+	return sequences, nil
+}
+
+func (m *model) mustFind(limit time.Duration) {
+	m.t.Helper()
+	sequences, found := m.search(limit)
+	if found == nil {
+		m.t.Fatal("no difference found")
+	}
+	m.t.Logf("after %d sequences:\n%v", sequences, found)
 }
 
 // modelTime is how long a search may take: KEYHAUL_MODEL_TIME, such as 60s, if set.
@@ -262,7 +279,7 @@ func modelTime(t *testing.T, otherwise time.Duration) time.Duration {
 
 func TestReplayModel(t *testing.T) {
 	m := newModel(t)
-	found, sequences := m.search(modelTime(t, 4*time.Second))
+	sequences, found := m.search(modelTime(t, 4*time.Second))
 	if found != nil {
 		t.Fatal(found)
 	}
@@ -271,16 +288,23 @@ func TestReplayModel(t *testing.T) {
 	}
 }
 
-// TestReplayModelFindsTheUnsafe holds the model itself to account: of commands that are taken for safe it must find out
+// XX the model itself to account: of commands that are taken for safe it must find out
 // that they are not.
+// TestReplayModelFindsTheUnsafe holds the model itself to account: of commands that are taken for safe it must find out
+// that they are not. SETNX and XCLAIM are missing, for each alone does no harm between safe commands: those either add to
+// what the key is, or replace it whatever it is. They are fenced because they ask what is there: XCLAIM, for one, claims
+// what a later XDEL deletes, and repeated it finds that gone.
 func TestReplayModelFindsTheUnsafe(t *testing.T) {
-	for _, names := range []string{"INCR", "SREM", "PEXPIREAT", "SETNX", "XCLAIM"} {
-		t.Run(names, func(t *testing.T) {
-			found, sequences := newModel(t, strings.Split(names, "+")...).search(time.Minute)
-			if found == nil {
-				t.Fatal("taken for safe, and no difference found")
-			}
-			t.Logf("after %d sequences:\n%v", sequences, found)
-		})
+	for _, names := range []string{
+		"INCR", "SREM", "HDEL", "ZREM", "PEXPIREAT", "SET", "MSETNX", "RENAME", "XCLAIM+XDEL", "XCLAIM+XGROUP",
+	} {
+		t.Run(names, func(t *testing.T) { newModel(t, strings.Split(names, "+")...).mustFind(time.Minute) })
 	}
+}
+
+// TestReplayModelFindsTheException shows what ReplaySafe says of bits set in the midst of a HyperLogLog.
+func TestReplayModelFindsTheException(t *testing.T) {
+	m := newModel(t)
+	m.gen.bits = true
+	m.mustFind(time.Minute)
 }
