@@ -1,9 +1,21 @@
 package checkpoint
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
 	"github.com/rs/zerolog"
 
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/keepalive"
 )
 
 // Config says whose state a Store keeps, and where.
@@ -15,8 +27,150 @@ type Config struct {
 	Log     zerolog.Logger
 }
 
-// Store keeps a haul's state on its target. Its methods may run at once.
-type Store struct{ cfg Config }
+// Store keeps a haul's state on its target. Its methods may run at once. Once a lease was acquired with it, it opens
+// connections to write with only while that lease is held; then its errors may be ErrTaken and ErrGone.
+type Store struct {
+	cfg   Config
+	lease atomic.Pointer[Lease] // that guards what is written; nil before it is acquired and when it is released
+
+	mu     sync.Mutex // guards the following
+	record Record
+	known  bool // record was loaded or saved
+	layout *layout
+	marked map[uint16]struct{} // slots that have a mark, on a cluster
+	idle   map[string]*conn    // by address
+	closed bool
+}
 
 // New returns a Store. It connects when it is used.
-func New(cfg Config) *Store { return &Store{cfg: cfg} }
+func New(cfg Config) *Store {
+	return &Store{cfg: cfg, idle: map[string]*conn{}, marked: map[uint16]struct{}{}}
+}
+
+// Keys returns the names of the haul's keys.
+func (s *Store) Keys() Keys { return Keys{s.cfg.Name} }
+
+// Record returns the record as it was last loaded or saved.
+func (s *Store) Record() Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.record
+}
+
+func (s *Store) remember(r Record, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.record, s.known = r, known
+}
+
+// Save writes the record, registers the haul on the target, and removes the tombstone of an earlier haul of its name.
+// It tries until ctx ends.
+func (s *Store) Save(ctx context.Context, r Record) error {
+	r.Version = recordVersion
+	if n := len(r.Syncs); n > maxSyncs {
+		r.Syncs = r.Syncs[n-maxSyncs:]
+	}
+	text, err := r.text()
+	if err != nil {
+		return err
+	}
+	var b batch
+	b.add("SADD", namesKey, s.cfg.Name)
+	b.add("DEL", s.Keys().Tombstone())
+	b.add("SET", s.Keys().Record(), text)
+	if err := s.send(ctx, "save the record of the haul", &b); err != nil {
+		return err
+	}
+	s.remember(r, true)
+	return nil
+}
+
+// Note appends a refusal to the journal. It tries until ctx ends. A lost reply may leave the refusal there twice.
+func (s *Store) Note(ctx context.Context, r Refusal) error {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	var b batch
+	b.add("RPUSH", s.Keys().Refusals(), string(text))
+	return s.send(ctx, "note a refused command", &b)
+}
+
+// Forget empties the journal of refusals. It tries until ctx ends.
+func (s *Store) Forget(ctx context.Context) error {
+	var b batch
+	b.add("DEL", s.Keys().Refusals())
+	return s.send(ctx, "empty the journal of refused commands", &b)
+}
+
+// send brings a batch to the node that has the record.
+func (s *Store) send(ctx context.Context, what string, b *batch) error {
+	return s.retry(ctx, what, func(ctx context.Context, l *layout) error {
+		return s.kept(ctx, l.owner().addr, func(c *conn) error {
+			_, err := c.ask(ctx, b)
+			return c.fail(what, err)
+		})
+	})
+}
+
+// retry calls fn with the layout until it succeeds, ctx ends, or an error comes that no later try can mend. fn may have
+// been carried out in part, or wholly, when it is called again.
+func (s *Store) retry(ctx context.Context, what string, fn func(ctx context.Context, l *layout) error) error {
+	backoff := keepalive.Backoff{}
+	for again := false; ; again = true {
+		l, err := s.look(ctx, again)
+		if err == nil {
+			err = fn(ctx, l)
+		}
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil || !heals(err) {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		wait := backoff.Next()
+		s.cfg.Log.Warn().Err(err).Dur("wait", wait).Msg("cannot " + what + " yet")
+		if ended := sleep(ctx, wait); ended != nil {
+			return fmt.Errorf("%s: %w (%w)", what, ended, err)
+		}
+	}
+}
+
+// heals tells whether a later try may succeed. Login and permission errors heal: an operator mends them.
+func heals(err error) bool {
+	for _, end := range []error{ErrTaken, ErrGone, ErrNewer, ErrLost, topology.ErrNotCluster} {
+		if errors.Is(err, end) {
+			return false
+		}
+	}
+	if errors.As(err, new(*haul.Error)) || errors.As(err, new(*topology.Permanent)) {
+		return false
+	}
+	e := (*resp.Error)(nil)
+	if !errors.As(err, &e) {
+		return true
+	}
+	switch e.Code {
+	case "WRONGTYPE", "CROSSSLOT":
+		return false
+	case "ERR": // others of this code, such as the limit of clients, do heal
+		for _, text := range []string{"unknown command", "unknown subcommand", "wrong number of arguments", "syntax error", "DB index", "not allowed in cluster mode"} {
+			if strings.Contains(e.Text, text) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// sleep returns why ctx ended, or nil after d.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,62 @@
+package checkpoint
+
+import (
+	"context"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyhaul/keyhaul/internal/resp"
+)
+
+// Cleanup removes the haul's keys from the target, the lease among them, unregisters its name, and leaves the
+// tombstone, whose value is the time in unix seconds. It returns how many keys it removed. It tries until ctx ends,
+// and may be repeated. It looks at no key but the haul's own.
+func (s *Store) Cleanup(ctx context.Context) (int64, error) {
+	var removed atomic.Int64
+	count := func(_ int, r resp.Reply) error {
+		removed.Add(r.Int)
+		return r.Err()
+	}
+	err := s.retry(ctx, "remove the haul's keys", func(ctx context.Context, l *layout) error {
+		return s.fresh(ctx, l.owner().addr, true, func(owner *conn) error {
+			// First the tombstone: a haul that is removed in part cannot be resumed.
+			if _, err := owner.do(ctx, "SET", s.Keys().Tombstone(), strconv.FormatInt(time.Now().Unix(), 10)); err != nil {
+				return err
+			}
+			err := l.each(ctx, func(ctx context.Context, n node) error {
+				return s.fresh(ctx, n.addr, true, func(c *conn) error {
+					return c.fail("DEL", c.exchange(ctx, s.fenceRemoval(n), count))
+				})
+			})
+			if err != nil {
+				return err
+			}
+			// Last the lease: until then it guards what is removed.
+			var b batch
+			keys := s.Keys()
+			b.add("DEL", keys.Record(), keys.Refusals())
+			b.add("DEL", keys.Lease())
+			err = owner.exchange(ctx, &b, count)
+			if err == nil {
+				_, err = owner.do(ctx, "SREM", namesKey, s.cfg.Name)
+			}
+			return owner.fail("DEL", err)
+		})
+	})
+	if err == nil {
+		s.remember(Record{}, false)
+	}
+	return removed.Load(), err
+}
+
+func (s *Store) fenceRemoval(n node) *batch {
+	b, keys := &batch{}, s.Keys()
+	if n.slots == nil {
+		b.add("DEL", keys.Whole(), keys.WholeMark())
+	}
+	for _, slot := range n.slots {
+		b.add("DEL", keys.Fence(slot), keys.Mark(slot))
+	}
+	return b
+}

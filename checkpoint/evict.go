@@ -1,0 +1,139 @@
+package checkpoint
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Evict kills the connections that match on the node at addr, and returns how many were killed when none is left. What
+// they had sent is carried out by then, or never will be. Its own connection is spared. Where the server forbids
+// CLIENT LIST or CLIENT KILL the error is a *resp.Error, with code NOPERM. It tries once.
+func (s *Store) Evict(ctx context.Context, addr string, match func(id int64, name string) bool) (int, error) {
+	killed := 0
+	err := s.fresh(ctx, addr, false, func(c *conn) error {
+		own := int64(-1)
+		if r, err := c.do(ctx, "CLIENT", "ID"); err == nil {
+			own = r.Int
+		} else if !refused(err) {
+			return err
+		}
+		for {
+			n, err := c.kill(ctx, func(id int64, name string) bool { return id != own && match(id, name) })
+			killed += n
+			if err != nil || n == 0 {
+				return err
+			}
+			if err := sleep(ctx, time.Millisecond); err != nil {
+				return err
+			}
+		}
+	})
+	return killed, err
+}
+
+// kill kills all listed connections that match. It returns 0 if none is listed.
+func (c *conn) kill(ctx context.Context, match func(id int64, name string) bool) (int, error) {
+	clients, err := c.clients(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var b batch
+	for id, name := range clients {
+		if match(id, name) {
+			b.add("CLIENT", "KILL", "ID", strconv.FormatInt(id, 10))
+		}
+	}
+	if _, err := c.ask(ctx, &b); err != nil && !strings.Contains(err.Error(), "No such client") {
+		return 0, c.fail("CLIENT KILL", err)
+	}
+	return b.n, nil
+}
+
+// clients returns the names of the server's connections by their ids.
+func (c *conn) clients(ctx context.Context) (map[int64]string, error) {
+	r, err := c.do(ctx, "CLIENT", "LIST")
+	if err != nil {
+		return nil, err
+	}
+	clients := map[int64]string{}
+	for line := range strings.Lines(r.Text) {
+		var id int64
+		var name string
+		for field := range strings.FieldsSeq(line) {
+			if text, ok := strings.CutPrefix(field, "id="); ok {
+				id, _ = strconv.ParseInt(text, 10, 64)
+			} else if text, ok := strings.CutPrefix(field, "name="); ok {
+				name = text
+			}
+		}
+		if id > 0 {
+			clients[id] = name
+		}
+	}
+	return clients, nil
+}
+
+// workerName is the name of all connections of a worker to the target.
+func (s *Store) workerName(worker string) string { return Prefix + s.cfg.Name + ":" + worker }
+
+// evictOthers kills, on every primary and replica, the connections of all workers of this haul but one: also of those
+// before the last, who may have been taken over from by one who died before it had done this. false means that the
+// target's servers do not allow it.
+func (s *Store) evictOthers(ctx context.Context, worker string) (allowed bool, err error) {
+	spared := s.workerName(worker)
+	match := func(_ int64, name string) bool {
+		other, ok := strings.CutPrefix(name, s.workerName(""))
+		return ok && name != spared && name != s.cfg.Dialer.ClientName && !strings.Contains(other, ":")
+	}
+	l, err := s.look(ctx, true)
+	if err != nil {
+		return true, err
+	}
+	for _, addr := range l.all() {
+		n, err := s.Evict(ctx, addr, match)
+		if unavailable(err) {
+			return false, nil
+		}
+		if err != nil {
+			return true, err
+		}
+		if n > 0 {
+			s.cfg.Log.Info().Str("node", addr).Int("connections", n).Msg("ended the connections of an earlier worker")
+		}
+	}
+	return true, nil
+}
+
+// connected tells whether a worker has a connection to any node. known is false where the target's servers do not say.
+func (s *Store) connected(ctx context.Context, worker string) (connected, known bool, err error) {
+	l, err := s.look(ctx, true)
+	if err != nil {
+		return false, true, err
+	}
+	for _, addr := range l.all() {
+		var clients map[int64]string
+		err := s.fresh(ctx, addr, false, func(c *conn) (err error) {
+			clients, err = c.clients(ctx)
+			return err
+		})
+		if unavailable(err) {
+			return false, false, nil
+		}
+		if err != nil {
+			return false, true, err
+		}
+		for _, name := range clients {
+			if name == s.workerName(worker) {
+				return true, true, nil
+			}
+		}
+	}
+	return false, true, nil
+}
+
+// unavailable tells whether a server does not have a command or does not let us use it.
+func unavailable(err error) bool {
+	return code(err) == "NOPERM" || code(err) == "ERR" && !heals(err)
+}

@@ -1,0 +1,90 @@
+package checkpoint
+
+import (
+	"context"
+	"strconv"
+)
+
+// Standing returns the commands that write record and lease anew behind a FLUSHALL in the same transaction. lease is
+// its text, and is left out if empty, as is a record that was neither loaded nor saved.
+func (s *Store) Standing(lease string) [][]string {
+	s.mu.Lock()
+	r, known := s.record, s.known
+	s.mu.Unlock()
+	var commands [][]string
+	if text, err := r.text(); known && err == nil {
+		commands = append(commands, []string{"SET", s.Keys().Record(), text})
+	}
+	if lease != "" {
+		commands = append(commands, []string{"SET", s.Keys().Lease(), lease})
+	}
+	return commands
+}
+
+// standing is Standing with the registration of the haul, which a FLUSHALL takes away too.
+func (s *Store) standing(lease string) [][]string {
+	commands := s.Standing(lease)
+	if len(commands) > 0 {
+		commands = append(commands, []string{"SADD", namesKey, s.cfg.Name})
+	}
+	return commands
+}
+
+// Flush empties all databases of the target. Record and lease, if not empty, never vanish: the transaction that
+// empties their node writes them anew. Memory is freed in the background: a cluster would replace a primary that
+// spends minutes on it. It tries until ctx ends.
+func (s *Store) Flush(ctx context.Context, lease string) error {
+	return s.retry(ctx, "empty the target", func(ctx context.Context, l *layout) error {
+		return l.each(ctx, func(ctx context.Context, n node) error {
+			return s.fresh(ctx, n.addr, true, func(c *conn) error {
+				commands := [][]string{{"FLUSHALL", "ASYNC"}}
+				if n.addr == l.owner().addr {
+					commands = append(commands, s.standing(lease)...)
+				}
+				return c.transaction(ctx, commands)
+			})
+		})
+	})
+}
+
+// FlushNodes carries out a source's FLUSHALL, or FLUSHDB of db unless all, on a cluster. Each node is emptied in one
+// transaction with a sparse mark of f, so that whoever resumes within it knows that fences are missing because of f;
+// then all fences are written anew. Everything sent before must be acknowledged, and nothing sent until it returns.
+// Repeating it is harmless. It tries until ctx ends.
+func (s *Store) FlushNodes(ctx context.Context, db int32, all bool, lease string, f Fence) error {
+	f.Sparse = true
+	text := f.text()
+	err := s.retry(ctx, "empty the target's nodes", func(ctx context.Context, l *layout) error {
+		return l.each(ctx, func(ctx context.Context, n node) error {
+			return s.fresh(ctx, n.addr, true, func(c *conn) error {
+				return s.flushNode(ctx, c, n, n.addr == l.owner().addr, db, all, lease, text)
+			})
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return s.Spread(ctx, f)
+}
+
+func (s *Store) flushNode(ctx context.Context, c *conn, n node, owner bool, db int32, all bool, lease, mark string) error {
+	var commands [][]string
+	switch {
+	case all:
+		commands = [][]string{{"FLUSHALL", "ASYNC"}}
+	case db == 0:
+		commands = [][]string{{"FLUSHDB", "ASYNC"}}
+	default: // selected before the transaction, in which a refused SELECT would not keep FLUSHDB from another database
+		if _, err := c.do(ctx, "SELECT", strconv.Itoa(int(db))); err != nil {
+			return err
+		}
+		commands = [][]string{{"FLUSHDB", "ASYNC"}, {"SELECT", "0"}}
+	}
+	if owner { // a transaction has one slot
+		commands = append(commands, []string{"SET", s.Keys().Mark(haulSlot), mark})
+		commands = append(commands, s.standing(lease)...)
+	} else {
+		commands = append(commands, []string{"SET", s.Keys().Mark(n.slots[0]), mark})
+	}
+	return c.transaction(ctx, commands)
+}

@@ -1,0 +1,138 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
+)
+
+// parallel is how many nodes are talked to at once.
+const parallel = 16
+
+// layout is who holds what on the target. It does not change once it is made.
+type layout struct {
+	nodes []node
+	haul  int // index of the node that has the haul's record and lease
+}
+
+// node is a primary of the target.
+type node struct {
+	addr     string
+	replicas []string
+	slots    []uint16 // ascending; nil on a standalone
+}
+
+func (l *layout) owner() node { return l.nodes[l.haul] }
+
+// all returns the addresses of all primaries and replicas.
+func (l *layout) all() []string {
+	var addrs []string
+	for _, n := range l.nodes {
+		addrs = append(append(addrs, n.addr), n.replicas...)
+	}
+	return addrs
+}
+
+// same tells whether the same primaries have the same slots.
+func (l *layout) same(other *layout) bool {
+	return slices.EqualFunc(l.nodes, other.nodes, func(a, b node) bool {
+		return a.addr == b.addr && slices.Equal(a.slots, b.slots)
+	})
+}
+
+// each calls fn for every primary, for several at once, and returns the first error when all have returned.
+func (l *layout) each(ctx context.Context, fn func(ctx context.Context, n node) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for _, n := range l.nodes {
+		group.Go(func() error { return fn(ctx, n) })
+	}
+	return group.Wait()
+}
+
+// look returns the layout: the last one, unless there is none or a new look is asked for.
+func (s *Store) look(ctx context.Context, again bool) (*layout, error) {
+	s.mu.Lock()
+	last := s.layout
+	s.mu.Unlock()
+	if last != nil && !again {
+		return last, nil
+	}
+	var l *layout
+	var err error
+	if s.cfg.Cluster {
+		l, err = s.discover(ctx, last)
+	} else {
+		l, err = s.primary(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.layout = l
+	s.mu.Unlock()
+	return l, nil
+}
+
+// discover asks the configured nodes, and then those that were known last, for the slots of the cluster.
+func (s *Store) discover(ctx context.Context, last *layout) (*layout, error) {
+	seeds := slices.Clone(s.cfg.Dialer.Endpoint.Addrs)
+	if last != nil {
+		for _, addr := range last.all() {
+			if !slices.Contains(seeds, addr) {
+				seeds = append(seeds, addr)
+			}
+		}
+	}
+	cluster, err := topology.Discover(ctx, s.cfg.Dialer, seeds)
+	if err != nil {
+		return nil, err
+	}
+	if n := cluster.Covered(); n < topology.SlotCount {
+		text := fmt.Sprintf("CLUSTERDOWN %d slots have no owner", topology.SlotCount-n)
+		return nil, &topology.Error{Addr: cluster.Seed, Op: "CLUSTER SLOTS", Err: resp.NewError(text)}
+	}
+	l := &layout{}
+	l.haul, _ = cluster.ShardOf(haulSlot)
+	for _, shard := range cluster.Shards {
+		n := node{addr: shard.Primary, replicas: shard.Replicas}
+		for _, r := range shard.Slots {
+			for slot := int(r.From); slot <= int(r.To); slot++ {
+				n.slots = append(n.slots, uint16(slot))
+			}
+		}
+		l.nodes = append(l.nodes, n)
+	}
+	return l, nil
+}
+
+// primary finds the one of a standalone target's addresses that is no replica.
+func (s *Store) primary(ctx context.Context) (*layout, error) {
+	var causes []error
+	for _, addr := range s.cfg.Dialer.Endpoint.Addrs {
+		err := s.fresh(ctx, addr, false, func(c *conn) error {
+			about, err := topology.Inspect(ctx, c.Conn)
+			if err != nil && !refused(err) { // a user without INFO is believed
+				return err
+			}
+			if about.Role == "slave" {
+				return &topology.Error{Addr: addr, Op: "INFO", Err: errors.New("it is a replica")}
+			}
+			return nil
+		})
+		if err == nil {
+			return &layout{nodes: []node{{addr: addr}}}, nil
+		}
+		causes = append(causes, err)
+	}
+	if len(causes) == 1 {
+		return nil, causes[0]
+	}
+	return nil, fmt.Errorf("target: no address is that of a primary: %w", errors.Join(causes...))
+}

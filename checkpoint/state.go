@@ -1,0 +1,139 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/topology"
+)
+
+// Node is a primary of the target.
+type Node struct {
+	Addr, RunID string
+	Mark        Fence // up to here everything that was sent to this node is applied
+	Marked      bool
+	Slots       []uint16 // nil on a standalone
+}
+
+// State is what the target knows of the haul. Base, Sub, Highest, Applied and Lost are filled in only if a record was
+// found and its phase is PhaseStreaming: before, fences and marks mean nothing.
+type State struct {
+	Record    Record
+	Found     bool // there is a record
+	Tombstone bool // the haul was cleaned up
+	Nodes     []Node
+	Base      haul.Position // where reading goes on: the lowest mark; on a standalone the higher of its fence and mark
+	Sub       int64         // of a standalone's fence, when that is the base
+	Highest   int64         // applied offset of any fence or mark
+	Applied   []int64       // by slot: the higher of its fence and its node's mark; one element on a standalone
+	Refusals  []Refusal
+	Lost      error    // wraps ErrLost: why this cannot be resumed from although Found
+	Others    []string // other hauls that are registered on the target
+}
+
+// judge fills in what follows from what the nodes told. Its error is ErrNewer.
+func (st *State) judge(all []reading, cluster bool) error {
+	for _, r := range all {
+		st.Nodes = append(st.Nodes, Node{Addr: r.addr, RunID: r.runID, Slots: r.slots})
+		for _, v := range append(append([]value(nil), r.fences...), r.marks...) {
+			if errors.Is(v.err, ErrNewer) {
+				return fmt.Errorf("on %s: %w", r.addr, v.err)
+			}
+		}
+	}
+	if !st.Found || st.Record.Phase != PhaseStreaming {
+		return nil
+	}
+	if !cluster {
+		st.judgeWhole(all[0])
+		return nil
+	}
+	st.Applied = make([]int64, topology.SlotCount)
+	for i, r := range all {
+		st.judgeMarks(&st.Nodes[i], r)
+		st.judgeFences(st.Nodes[i], r)
+	}
+	for i, n := range st.Nodes {
+		if i == 0 || n.Mark.Applied() < st.Base.Offset {
+			st.Base = n.Mark.At
+		}
+	}
+	return nil
+}
+
+// lose keeps the first reason.
+func (st *State) lose(format string, args ...any) {
+	if st.Lost == nil {
+		st.Lost = fmt.Errorf("%w: %s", ErrLost, fmt.Sprintf(format, args...))
+	}
+}
+
+// usable tells whether a fence or mark is of this generation; where it is not, it says what it is instead.
+func (st *State) usable(v value) (ok bool, instead string) {
+	switch {
+	case !v.found:
+		return false, "is missing"
+	case v.err != nil:
+		return false, "cannot be read"
+	case v.Generation != st.Record.Generation:
+		return false, fmt.Sprintf("is of generation %d, the record of generation %d", v.Generation, st.Record.Generation)
+	}
+	st.Highest = max(st.Highest, v.Applied())
+	return true, ""
+}
+
+// judgeWhole judges a standalone. Its mark may be missing: a FLUSHALL of the source takes it away, and the transaction
+// that carries the FLUSHALL writes the fence anew.
+func (st *State) judgeWhole(r reading) {
+	fence, mark := r.fences[0], r.marks[0]
+	ok, instead := st.usable(fence)
+	if !ok {
+		st.lose("the fence on %s %s", r.addr, instead)
+	}
+	st.Applied = []int64{fence.Applied()}
+	st.Base, st.Sub = fence.At, fence.Sub
+	marked, instead := st.usable(mark)
+	if !marked && mark.found {
+		st.lose("the mark on %s %s", r.addr, instead)
+	}
+	st.Nodes[0].Mark, st.Nodes[0].Marked = mark.Fence, marked
+	if marked && (!ok || mark.Applied() > fence.Applied()) {
+		st.Applied[0] = mark.Applied()
+		st.Base, st.Sub = mark.At, mark.Sub
+	}
+}
+
+// judgeMarks finds the mark of a node. A node may hold several: those of slots that moved to it. The lowest counts,
+// because a node holds entries that were acknowledged only as far as its own mark says, while a mark that moved here
+// with a slot speaks of the node that it came from. Marks of earlier generations are left over.
+func (st *State) judgeMarks(n *Node, r reading) {
+	reason := "is missing"
+	for i, m := range r.marks {
+		ok, instead := st.usable(m)
+		switch {
+		case ok && (!n.Marked || m.Applied() < n.Mark.Applied() || m.Applied() == n.Mark.Applied() && !m.Sparse):
+			n.Mark, n.Marked = m.Fence, true
+		case !m.found || ok:
+		case m.err == nil && m.Generation < st.Record.Generation:
+			reason = instead
+		default:
+			st.lose("the mark in slot %d on %s %s", r.slots[i], r.addr, instead)
+		}
+	}
+	if !n.Marked {
+		st.lose("the mark on %s %s", r.addr, reason)
+	}
+}
+
+func (st *State) judgeFences(n Node, r reading) {
+	for i, f := range r.fences {
+		slot := r.slots[i]
+		st.Applied[slot] = n.Mark.Applied()
+		if ok, instead := st.usable(f); ok {
+			st.Applied[slot] = max(st.Applied[slot], f.Applied())
+		} else if f.found || !n.Marked || !n.Mark.Sparse {
+			st.lose("the fence of slot %d on %s %s", slot, r.addr, instead)
+		}
+	}
+}
