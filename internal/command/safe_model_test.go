@@ -25,6 +25,8 @@ type model struct {
 	also map[string]bool // commands taken for safe although they are not
 	sha  string
 	buf  []byte
+
+	version redistest.Version
 }
 
 const modelDatabases = 64
@@ -71,7 +73,7 @@ return table.concat(out, '\n')`
 
 func newModel(t *testing.T, also ...string) *model {
 	s := redistest.Start(t, redistest.Options{Config: map[string]string{"databases": strconv.Itoa(modelDatabases)}})
-	m := &model{t: t, conn: s.Dial(), also: make(map[string]bool)}
+	m := &model{t: t, conn: s.Dial(), also: make(map[string]bool), version: s.Version}
 	for _, name := range also {
 		m.also[name] = true
 	}
@@ -298,7 +300,13 @@ func TestReplayModelFindsTheUnsafe(t *testing.T) {
 	for _, names := range []string{
 		"INCR", "SREM", "HDEL", "ZREM", "PEXPIREAT", "SET", "MSETNX", "RENAME", "XCLAIM+XDEL", "XCLAIM+XGROUP",
 	} {
-		t.Run(names, func(t *testing.T) { newModel(t, strings.Split(names, "+")...).mustFind(time.Minute) })
+		t.Run(names, func(t *testing.T) {
+			m := newModel(t, strings.Split(names, "+")...)
+			if names == "XCLAIM+XDEL" && !m.version.AtLeast(7, 0) {
+				t.Skip("older servers claim deleted entries too")
+			}
+			m.mustFind(time.Minute)
+		})
 	}
 }
 
