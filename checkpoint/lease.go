@@ -57,6 +57,8 @@ type Lease struct {
 	held bool       // Acquire has succeeded and Release was not called
 	sent time.Duration
 	lost error // ErrTaken or ErrGone
+
+	cleared uint64 // epoch of ours in which all earlier workers' connections are known to be gone
 }
 
 // NewLease returns a lease that is not held.
@@ -132,11 +134,14 @@ func (l *Lease) Wait(ctx context.Context) error {
 
 // Check reads the lease from the target: nil if it is this worker's, ErrTaken or ErrGone if it is not. It tries once.
 func (l *Lease) Check(ctx context.Context) error {
-	target, err := l.store.look(ctx, false)
+	// Of several addresses of a standalone, another may have become the primary, and the last one still answers; a
+	// cluster's node says when it is not the one to ask.
+	cluster := l.store.cfg.Cluster
+	target, err := l.store.look(ctx, !cluster && len(l.store.cfg.Dialer.Endpoint.Addrs) > 1)
 	if err == nil {
 		err = l.checkAt(ctx, target.owner().addr)
 	}
-	if err == nil || ctx.Err() != nil || !heals(err) || !l.store.cfg.Cluster {
+	if err == nil || ctx.Err() != nil || !heals(err) || !cluster {
 		return err
 	}
 	if target, err = l.store.look(ctx, true); err != nil { // the slot may have moved

@@ -62,7 +62,7 @@ func (l *Lease) Acquire(ctx context.Context, wait bool, held func(worker string)
 				w.free = true
 				continue
 			}
-		case !heals(err) && !errors.Is(err, ErrTaken):
+		case !heals(err) && !errors.Is(err, ErrTaken) && !errors.Is(err, ErrGone):
 			return err
 		default:
 			pause = backoff.Next()
@@ -110,10 +110,9 @@ func (l *Lease) abandoned(ctx context.Context, w *watch) bool {
 // take tries once to make the lease this worker's, and then ends the connections of its predecessors. The error is a
 // *heldError if another worker has it.
 func (l *Lease) take(ctx context.Context, w *watch) error {
-	began, fresh := time.Now(), false
+	began := time.Now()
 	err := l.swap(ctx, func(text string, found bool) (claim, error) {
 		mine := claim{epoch: 1, worker: l.cfg.Worker, counter: 1}
-		fresh = true
 		if !found {
 			return mine, nil
 		}
@@ -124,7 +123,7 @@ func (l *Lease) take(ctx context.Context, w *watch) error {
 		mine.epoch = is.epoch + 1
 		switch {
 		case is.worker == l.cfg.Worker:
-			mine.epoch, mine.counter, fresh = is.epoch, is.counter+1, false
+			mine.epoch, mine.counter = is.epoch, is.counter+1
 		case is.worker != "" && (!w.free || is != w.claim):
 			return claim{}, &heldError{is}
 		}
@@ -136,13 +135,16 @@ func (l *Lease) take(ctx context.Context, w *watch) error {
 	if err != nil {
 		return err
 	}
-	if fresh {
+	l.mu.Lock()
+	epoch, cleared := l.mine.epoch, l.cleared
+	l.mu.Unlock()
+	if epoch != cleared {
 		if err := l.succeed(ctx); err != nil {
 			return err
 		}
 	}
 	l.mu.Lock()
-	l.held = true
+	l.held, l.lost, l.cleared = true, nil, epoch
 	l.mu.Unlock()
 	l.store.lease.Store(l)
 	return nil
@@ -200,39 +202,41 @@ func (l *Lease) swap(ctx context.Context, decide func(text string, found bool) (
 				return err
 			}
 		}
-		err := l.swapOnce(ctx, decide)
+		broken, err := l.swapOnce(ctx, decide)
 		if errors.Is(err, errAborted) {
 			continue
 		}
-		if err != nil {
+		if broken {
 			l.drop()
 		}
 		return err
 	}
 }
 
-func (l *Lease) swapOnce(ctx context.Context, decide func(text string, found bool) (claim, error)) error {
+// swapOnce also tells whether the connection must not be used any more.
+func (l *Lease) swapOnce(ctx context.Context, decide func(text string, found bool) (claim, error)) (broken bool, err error) {
 	key := l.store.Keys().Lease()
 	var b batch
 	b.add("WATCH", key)
 	b.add("GET", key)
-	b.add("MULTI")
+	b.add("MULTI") // refused before SET is sent, which would be carried out
 	replies, err := l.conn.ask(ctx, &b)
 	if err != nil {
-		return l.conn.fail("read the lease", err)
+		return true, l.conn.fail("read the lease", err)
 	}
 	next, err := decide(replies[1].Text, !replies[1].Null)
 	if err != nil {
-		return err
+		_, failed := l.conn.do(ctx, "DISCARD")
+		return failed != nil, err
 	}
 	sent := l.clock()
 	if err := l.conn.finish(ctx, [][]string{{"SET", key, next.String()}}); err != nil {
-		return err
+		return !errors.Is(err, errAborted), err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mine, l.sent = next, sent
-	return nil
+	return false, nil
 }
 
 // hangUp closes the lease's connection.

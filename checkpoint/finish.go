@@ -1,0 +1,195 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
+)
+
+// Deadlines in ms of unix time. The first step of Finish puts them so far away that no application has put any there,
+// and that none is there which it has still to put there: so both steps see which keys they have done.
+const (
+	year      = 31_556_952_000
+	late      = 8030 * year   // the year 10000: what expires later is left alone
+	far       = 50_000 * year // added by the first step, subtracted by the second
+	farLowest = far - late    // grace is less than late
+)
+
+// Finish sets true deadlines where the record says that they were put off, and notes in the record that it did. A
+// deadline that has passed meanwhile deletes its key. tick is told how many keys were seen and changed so far in this
+// step. It tries until ctx ends, and may be broken off anywhere and called again, with the record loaded: each step
+// leaves alone what it has done already, and the record says which step was begun.
+//
+// Nothing else may set deadlines on the target meanwhile.
+func (s *Store) Finish(ctx context.Context, tick func(seen, changed int64)) error {
+	r := s.Record()
+	if r.Grace > 0 {
+		if r.Finishing != finishingLower {
+			r.Finishing = finishingRaise
+			if err := s.step(ctx, r, tick); err != nil {
+				return err
+			}
+			r.Finishing = finishingLower
+		}
+		if err := s.step(ctx, r, tick); err != nil {
+			return err
+		}
+	}
+	if r.Import {
+		if err := s.importOff(ctx); err != nil {
+			return err
+		}
+	}
+	r.Grace, r.Finishing, r.Import, r.Finished = 0, "", false, time.Now().Unix()
+	return s.Save(ctx, r)
+}
+
+// step saves that it was begun, and carries it out.
+func (s *Store) step(ctx context.Context, r Record, tick func(seen, changed int64)) error {
+	if err := s.Save(ctx, r); err != nil {
+		return err
+	}
+	shift := raise(r.Grace)
+	if r.Finishing == finishingLower {
+		shift = lower
+	}
+	w := &sweep{store: s, what: "set true deadlines", tick: tick, begin: shift.begin}
+	return w.run(ctx)
+}
+
+// shift returns the new deadline for an old one, or false to leave it alone.
+type shift func(deadline int64) (int64, bool)
+
+func raise(grace int64) shift {
+	return func(deadline int64) (int64, bool) { return deadline + far - grace, deadline < late }
+}
+
+func lower(deadline int64) (int64, bool) {
+	return deadline - far, deadline >= farLowest && deadline < far+late
+}
+
+// shifter moves deadlines on one node.
+type shifter struct {
+	shift
+	absolute bool // the server has PEXPIRETIME; otherwise its deadlines are computed by its own clock, to 1 ms
+	flags    bool // and PEXPIREAT has XX, so that a key which lost its deadline meanwhile gets none
+}
+
+func (s shift) begin(ctx context.Context, c *conn, about topology.Node) (visitor, error) {
+	_, err := c.do(ctx, "PEXPIRETIME", namesKey)
+	if err != nil && !refused(err) {
+		return nil, err
+	}
+	absolute := err == nil || code(err) == "MOVED" || code(err) == "ASK"
+	known := about.Product == "redis" || about.Product == "valkey" || about.Product == "redict"
+	return shifter{shift: s, absolute: absolute, flags: absolute && known}, nil
+}
+
+func (s shifter) ask(b *batch, key string) {
+	if s.absolute {
+		b.add("PEXPIRETIME", key)
+		return
+	}
+	b.add("TIME")
+	b.add("PTTL", key)
+}
+
+func (s shifter) decide(_ int32, key string, replies []resp.Reply) ([]string, error) {
+	deadline := replies[len(replies)-1].Int
+	if deadline < 0 { // there is none, or no such key any more
+		return nil, nil
+	}
+	if !s.absolute {
+		now, err := serverTime(replies[0])
+		if err != nil {
+			return nil, err
+		}
+		deadline += now
+	}
+	to, ok := s.shift(deadline)
+	if !ok {
+		return nil, nil
+	}
+	args := []string{"PEXPIREAT", key, strconv.FormatInt(to, 10)}
+	if s.flags {
+		args = append(args, "XX")
+	}
+	return args, nil
+}
+
+// serverTime reads the reply to TIME as ms of unix time.
+func serverTime(r resp.Reply) (int64, error) {
+	if len(r.Array) != 2 {
+		return 0, errors.New("TIME has other than two elements")
+	}
+	seconds, err := strconv.ParseInt(r.Array[0].Text, 10, 64)
+	micros, err2 := strconv.ParseInt(r.Array[1].Text, 10, 64)
+	if errors.Join(err, err2) != nil {
+		return 0, errors.New("TIME has no numbers")
+	}
+	return seconds*1000 + micros/1000, nil
+}
+
+// importOff ends the import mode. Nodes that do not know it are not in it, unless someone has forbidden it since.
+func (s *Store) importOff(ctx context.Context) error {
+	return s.retry(ctx, "end the import mode", func(ctx context.Context, _ *layout) error {
+		off, err := s.ImportMode(ctx, false)
+		if err == nil && !off {
+			err = haul.Errorf(haul.ExitFailed, "run CONFIG SET import-mode no on every node of the target, or grant it to keyhaul's user, and finish again",
+				"the target does not let its import mode be ended")
+		}
+		return err
+	})
+}
+
+// ImportMode switches the import mode of Valkey, in which a server does not expire keys by its own clock, on every
+// primary and replica. It returns false where a server does not know it or does not allow it; nodes that it had
+// switched on by then are switched off again. It tries once.
+func (s *Store) ImportMode(ctx context.Context, on bool) (bool, error) {
+	l, err := s.look(ctx, true)
+	if err != nil {
+		return false, err
+	}
+	var done []string
+	for _, addr := range l.all() {
+		err = s.setImport(ctx, addr, on)
+		if err != nil {
+			break
+		}
+		done = append(done, addr)
+	}
+	if err == nil {
+		return true, nil
+	}
+	if on {
+		for _, addr := range done {
+			if undo := s.setImport(ctx, addr, false); undo != nil && !refused(undo) {
+				return false, undo
+			}
+		}
+	}
+	if e := (*resp.Error)(nil); errors.As(err, &e) {
+		text := strings.ToLower(e.Text)
+		if e.Code == "NOPERM" || strings.Contains(text, "unknown") || strings.Contains(text, "unsupported") {
+			return false, nil
+		}
+	}
+	return false, err
+}
+
+func (s *Store) setImport(ctx context.Context, addr string, on bool) error {
+	value := "no"
+	if on {
+		value = "yes"
+	}
+	return s.fresh(ctx, addr, true, func(c *conn) error {
+		_, err := c.do(ctx, "CONFIG", "SET", "import-mode", value)
+		return err
+	})
+}
