@@ -128,6 +128,9 @@ func readDir(dir string) ([]*file, error) {
 		default:
 			continue
 		}
+		if errors.Is(err, fs.ErrNotExist) { // a running spool is trimmed
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
