@@ -8,6 +8,9 @@ import (
 	"github.com/keyhaul/keyhaul/internal/command"
 )
 
+// All returns the filters that every haul has.
+func All() []haul.Filter { return []haul.Filter{NewHousekeeping(), Reserved{}} }
+
 // Housekeeping takes out what belongs to the source's own operation and would do harm on the target: the messages by
 // which Sentinels find each other, and commands about the nodes of the source's cluster (protocol §5, §6).
 type Housekeeping struct {

@@ -24,12 +24,15 @@ const (
 type Span struct{ Off, Len uint32 }
 
 // Entry is one unit of work. Offsets are those of the stream for commands, and byte positions in the RDB for the
-// snapshot. An entry that was applied moves its link to End.
+// snapshot.
 type Entry struct {
 	Start, End int64
+	Resume     int64 // where reading goes on once it is applied: End, but for a piece of a transaction where that begins
 	Kind       Kind
 	Drop       Drop   // set by a filter: the entry is counted and completes, but is not written
 	DB         int32  // database selected when the entry begins
+	After      int32  // database selected at Resume
+	Off        uint32 // of Start in the batch's buffer, unless it is Big
 	First, N   uint32 // its elements in Batch.Keys or Batch.Commands
 	Big        *Big   // set if the entry was too large to be kept in the batch
 }
@@ -42,10 +45,12 @@ const (
 	DropNone     Drop = iota
 	DropSentinel      // PUBLISH __sentinel__:hello, which would join the Sentinels of source and target
 	DropTopology      // CLUSTER …, TRIMSLOTS: about the nodes of the source's cluster
+	DropReserved      // a key of the source under the prefix that is keyhaul's own on the target
+	DropApplied       // set by a writer: the target has it from an earlier run
 )
 
 func (d Drop) String() string {
-	return [...]string{"none", "sentinel-hello", "cluster-topology"}[d]
+	return [...]string{"none", "sentinel-hello", "cluster-topology", "reserved-key", "applied"}[d]
 }
 
 // Key is a key of the snapshot, as it stands in the RDB.
@@ -78,6 +83,7 @@ type Command struct {
 	Arg  uint32
 	NArg uint32
 	DB   int32
+	Skip bool // of a transaction: this command of it is not written
 }
 
 // Big is what a batch does not hold of a large entry: it is read from the spool, in pieces, by the one who writes it.

@@ -98,10 +98,11 @@ func (w *Watermark) Start(p Position) {
 	w.mu.Unlock()
 }
 
-// Restart forgets the progress of a snapshot that is sent again from its beginning.
+// Restart forgets what was applied: a new snapshot is going to be sent. Nothing may be outstanding.
 func (w *Watermark) Restart() {
 	w.mu.Lock()
 	w.snapshot, w.keys = 0, 0
+	w.stream = Position{Offset: -1}
 	w.mu.Unlock()
 }
 

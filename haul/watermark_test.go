@@ -24,14 +24,14 @@ func TestWatermarkOrder(t *testing.T) {
 		t.Errorf("it begins at %v", w.Stream())
 	}
 	zero := w.Reached(0)
-	w.Start(Position{"r", 100, 3})
-	if w.Stream() != (Position{"r", 100, 3}) || !isClosed(zero) || !isClosed(w.Reached(100)) || isClosed(w.Reached(101)) {
+	w.Start(Position{ReplID: "r", Offset: 100, DB: 3})
+	if w.Stream() != (Position{ReplID: "r", Offset: 100, DB: 3}) || !isClosed(zero) || !isClosed(w.Reached(100)) || isClosed(w.Reached(101)) {
 		t.Errorf("started at %v", w.Stream())
 	}
 	read := time.Now()
 	var tickets []*ticket
 	for i := range 5 {
-		x := &ticket{end: Position{"r", 110 + 10*int64(i), int32(i)}, entries: 2, read: read.Add(time.Duration(i))}
+		x := &ticket{end: Position{ReplID: "r", Offset: 110 + 10*int64(i), DB: int32(i)}, entries: 2, read: read.Add(time.Duration(i))}
 		tickets = append(tickets, x)
 		w.add(x)
 	}
@@ -183,7 +183,7 @@ func TestExitOf(t *testing.T) {
 	if !errors.As(err, &e) || e.Remedy != "start again" || !errors.Is(err, cause) || err.Error() != "offset 5: cause" {
 		t.Errorf("%v", err)
 	}
-	if p := (Position{"abc", 7, 2}).String(); p != "abc:7 db 2" {
+	if p := (Position{ReplID: "abc", Offset: 7, DB: 2}).String(); p != "abc:7 db 2" {
 		t.Errorf("Position: %s", p)
 	}
 	if DropSentinel.String() != "sentinel-hello" || DropTopology.String() != "cluster-topology" || DropNone.String() != "none" {

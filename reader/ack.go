@@ -208,6 +208,9 @@ func (p *PSYNC) question(ctx context.Context, c *resp.Conn) (topology.Node, erro
 func (p *PSYNC) address() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.addr == "" {
+		return p.cfg.Dialer.Endpoint.Addrs[0]
+	}
 	return p.addr
 }
 

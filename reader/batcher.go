@@ -14,8 +14,9 @@ type batcher struct {
 	out      *haul.Channel
 	batch    *haul.Batch
 	snapshot bool
-	end      haul.Position // behind the last complete entry
-	sent     haul.Position // end of the last batch
+	id       func(offset int64) string // the replication id that an offset of the stream belongs to; nil for a snapshot
+	end      haul.Position             // behind the last complete entry
+	sent     haul.Position             // end of the last batch
 	window   *feed.Window
 }
 
@@ -76,6 +77,9 @@ func (k *batcher) send(ctx context.Context) error {
 	b := k.batch
 	k.batch = nil
 	b.Buf = b.Buf[:cap(b.Buf)]
+	if k.id != nil {
+		k.end.ReplID = k.id(k.end.Offset)
+	}
 	b.Snapshot = k.snapshot
 	b.End = k.end
 	k.sent = k.end

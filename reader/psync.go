@@ -41,6 +41,10 @@ type PSYNCConfig struct {
 	Patience       time.Duration // how long a missing permission to run PSYNC is waited for at first; 0: for ever
 	AckReceived    bool          // acknowledge what was received instead of what is applied
 	RepeatSnapshot Repeat
+	OnLostHistory  LostHistory
+	Resume         *Resume // where an earlier run has stopped; nil: nowhere
+	First          Clean   // how the target is made ready for this run's first full sync, if it needs one
+	Checkpoint     Checkpoint
 	Waits          *haul.Waits
 	Log            zerolog.Logger
 }
@@ -53,6 +57,47 @@ const (
 	RepeatFlush Repeat = "flush"
 	RepeatOver  Repeat = "over"
 )
+
+// LostHistory says what happens when the source no longer has the writes that follow.
+type LostHistory string
+
+// Answers to a lost history.
+const (
+	LostFail   LostHistory = "fail"   // the run ends with exit code 5
+	LostResync LostHistory = "resync" // a new copy over the old one; what the source lacks is removed behind it
+	LostFlush  LostHistory = "flush"  // the target is emptied, then a new copy
+)
+
+// Resume is what the target says of an earlier run.
+type Resume struct {
+	Generation uint64        // of all positions
+	Streaming  bool          // its snapshot is on the target
+	Again      bool          // yet only a new full sync helps
+	Start      haul.Position // where its stream begins
+	Base       haul.Position // everything before it is applied
+	Highest    int64         // nothing behind it is
+	Syncs      []time.Time   // when full syncs began
+}
+
+// Clean says how the keys of an earlier copy leave the target.
+type Clean uint8
+
+// CleanNone leaves them, CleanFlush empties the target before the copy, CleanPrune removes behind it what it lacks.
+const (
+	CleanNone Clean = iota
+	CleanFlush
+	CleanPrune
+)
+
+// Checkpoint is what a link keeps on the target. Its methods try until they succeed or ctx ends.
+type Checkpoint interface {
+	// Begin records that a full sync begins, before its first key is written, and cleans the target if need be.
+	Begin(ctx context.Context, start haul.Position, clean Clean, syncs []time.Time) error
+	// Seen hears of every key of the snapshot.
+	Seen(db int32, name []byte) error
+	// Streaming records that the snapshot is on the target, before the first entry of the stream is written.
+	Streaming(ctx context.Context, at haul.Position) error
+}
 
 // PSYNC is the link to one source primary (or a replica of one): it reads the snapshot and then the stream, as a
 // replica would. It never writes to the source's data.
@@ -73,6 +118,8 @@ type PSYNC struct {
 	lineage  aof.Lineage
 	status   haul.LinkStatus
 	started  []time.Time // of full syncs; of the goroutine of Run
+	ids      []idFrom    // replication ids of this lineage
+	highest  int64       // nothing behind it was applied by an earlier run
 	getacks  []question
 	polled   []poll
 	ackNow   chan struct{}
@@ -82,7 +129,7 @@ type PSYNC struct {
 
 // NewPSYNC returns a reader of the source that the dialer's endpoint names.
 func NewPSYNC(cfg PSYNCConfig) *PSYNC {
-	return &PSYNC{
+	p := &PSYNC{
 		cfg:        cfg,
 		who:        "source " + cfg.Dialer.Endpoint.String(),
 		budget:     &aof.Budget{Max: cfg.SpoolMax},
@@ -93,6 +140,10 @@ func NewPSYNC(cfg PSYNCConfig) *PSYNC {
 			SourceOffset: -1, Received: -1, Applied: -1, RunwaySeconds: -1,
 		},
 	}
+	if cfg.Resume != nil {
+		p.started = cfg.Resume.Syncs
+	}
+	return p
 }
 
 // errGoal ends the group of goroutines when the goal is reached.
@@ -103,57 +154,60 @@ func (p *PSYNC) Run(ctx context.Context, out *haul.Channel) error {
 	p.mu.Lock()
 	p.out = out
 	p.mu.Unlock()
-	if p.cfg.Dir != "" {
-		if err := aof.RemoveSegments(p.cfg.Dir); err != nil {
-			return haul.Errorf(haul.ExitUsage, "give keyhaul a state directory that it may write to",
-				"spool: %w", err)
-		}
+	s, generation, err := p.restore()
+	if err != nil {
+		return err
 	}
-	for generation := uint64(1); ; generation++ {
-		err := p.generation(ctx, generation)
+	for clean := p.cfg.First; ; {
+		if s == nil {
+			generation++
+			if s, err = p.begin(ctx, generation, clean); err != nil {
+				return err
+			}
+		}
+		err := p.follow(ctx, s)
+		s = nil
 		if errors.Is(err, errGoal) {
 			return nil
 		}
-		var again *snapshotLost
-		if !errors.As(err, &again) {
-			return err
-		}
-		if err := p.mayRepeat(ctx, again); err != nil {
+		if clean, err = p.again(ctx, err); err != nil {
 			return err
 		}
 	}
 }
 
-// generation does one full sync and follows its stream.
-func (p *PSYNC) generation(ctx context.Context, n uint64) error {
-	sync, err := p.begin(ctx, n)
-	if err != nil {
-		return err
-	}
+// follow takes one generation to the target: its snapshot, unless that is there already, and then its stream.
+func (p *PSYNC) follow(ctx context.Context, sync *fullSync) error {
 	defer p.setConn(nil)
-	defer sync.stream.Remove()
 	// Spools write what they hold until all who receive have ended.
 	spoolCtx, stopSpools := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSpools()
-	snapshotCtx, closeSnapshot := context.WithCancel(spoolCtx)
-	sync.closeSnapshot = closeSnapshot
 	var spools errgroup.Group
-	spools.Go(func() error {
-		defer sync.snapshot.Remove()
-		return sync.snapshot.Run(snapshotCtx)
-	})
 	spools.Go(func() error { return sync.stream.Run(spoolCtx) })
+	if sync.snapshot != nil {
+		snapshotCtx, closeSnapshot := context.WithCancel(spoolCtx)
+		sync.closeSnapshot = closeSnapshot
+		spools.Go(func() error {
+			err := sync.snapshot.Run(snapshotCtx)
+			if sync.applied.Load() {
+				sync.snapshot.Remove()
+			}
+			return err
+		})
+	}
 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.receive(gctx, sync) })
 	g.Go(func() error { return p.decode(gctx, sync) })
 	g.Go(func() error { return p.acknowledge(gctx, sync) })
 	g.Go(func() error { return p.watch(gctx) })
-	err = g.Wait()
+	g.Go(func() error { return p.keepWhole(gctx, sync) })
+	err := g.Wait()
 	stopSpools()
 	if spoolErr := spools.Wait(); spoolErr != nil {
 		p.cfg.Log.Warn().Err(spoolErr).Msg("the spool could not be closed")
 	}
+	sync.close()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -162,18 +216,30 @@ func (p *PSYNC) generation(ctx context.Context, n uint64) error {
 
 // fullSync is what one generation shares.
 type fullSync struct {
-	header   payload
-	start    haul.Position
-	snapshot *aof.Spool
-	stream   *aof.Spool
-	whole    chan struct{} // closed when the snapshot was received to its end
-	applied  atomic.Bool   // the snapshot is on the target
+	generation uint64
+	header     payload
+	start      haul.Position // of the stream
+	base       haul.Position // where the stream is read from: an earlier run has applied what is before it
+	clean      Clean
+	fresh      bool       // it begins on a connection of its own, and is not recorded yet
+	snapshot   *aof.Spool // nil if it is on the target
+	stream     *aof.Spool
+	whole      chan struct{} // closed when the snapshot was received to its end
+	applied    atomic.Bool   // the snapshot is on the target
 
 	closeSnapshot func() // gives up what the snapshot's spool holds
 }
 
+// close leaves what the spools hold to a later run.
+func (s *fullSync) close() {
+	s.stream.Close()
+	if s.snapshot != nil && !s.applied.Load() {
+		s.snapshot.Close()
+	}
+}
+
 // begin asks for a full sync until the source begins to send one.
-func (p *PSYNC) begin(ctx context.Context, generation uint64) (*fullSync, error) {
+func (p *PSYNC) begin(ctx context.Context, generation uint64, clean Clean) (*fullSync, error) {
 	p.setPhase(haul.PhaseConnecting)
 	for began := time.Now(); ; {
 		conn, err := p.connect(ctx)
@@ -187,7 +253,7 @@ func (p *PSYNC) begin(ctx context.Context, generation uint64) (*fullSync, error)
 			p.started = append(p.started, time.Now())
 			if header, err = p.payload(ctx, conn); err == nil {
 				p.cfg.Waits.Clear(p.who)
-				return p.newFullSync(conn, reply, header, generation), nil
+				return p.newFullSync(conn, reply, header, generation, clean)
 			}
 			err = &snapshotLost{err}
 		}
@@ -206,47 +272,88 @@ func (p *PSYNC) begin(ctx context.Context, generation uint64) (*fullSync, error)
 	}
 }
 
-func (p *PSYNC) newFullSync(conn *resp.Conn, r psyncReply, header payload, generation uint64) *fullSync {
+func (p *PSYNC) newFullSync(conn *resp.Conn, r psyncReply, header payload, generation uint64, clean Clean) (*fullSync, error) {
+	if err := p.removeSegments(generation); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
 	lineage := aof.Lineage{ReplID: r.id, Generation: generation}
-	spool := func(kind string, start int64) *aof.Spool {
-		dir := p.cfg.Dir
-		return aof.NewSpool(aof.SpoolConfig{
-			Dir: dir, Kind: kind, Window: p.cfg.SpoolWindow, Budget: p.budget, Log: p.cfg.Log,
-		}, lineage, start)
-	}
+	start := haul.Position{Generation: generation, ReplID: r.id, Offset: r.offset}
 	s := &fullSync{
-		header:   header,
-		start:    haul.Position{ReplID: r.id, Offset: r.offset},
-		snapshot: spool(aof.SpoolSnapshot, 0),
-		stream:   spool(aof.SpoolStream, r.offset),
-		whole:    make(chan struct{}),
+		generation: generation,
+		header:     header,
+		start:      start,
+		base:       start,
+		clean:      clean,
+		fresh:      true,
+		snapshot:   aof.NewSpool(p.spoolConfig(aof.SpoolSnapshot), lineage, 0),
+		stream:     aof.NewSpool(p.spoolConfig(aof.SpoolStream), lineage, r.offset),
+		whole:      make(chan struct{}),
 	}
-	p.spool.Store(s.stream)
+	p.adopt(s, lineage)
 	p.mu.Lock()
-	p.lineage = lineage
-	p.getacks = nil
-	p.status.ReplID = r.id
 	p.status.FullSyncs++
-	p.status.Phase = haul.PhaseSnapshot
 	p.status.SnapshotTotal = max(header.length, 0)
-	p.status.SnapshotDone = false
 	p.mu.Unlock()
-	p.awaiting.Store(false)
 	p.useful = true
 	p.setConn(conn)
 	p.cfg.Log.Info().Str("replication_id", r.id).Int64("offset", r.offset).Int64("bytes", header.length).
-		Msg("the source sends its snapshot")
-	return s
+		Uint64("generation", generation).Msg("the source sends its snapshot")
+	return s, nil
+}
+
+// adopt makes s the generation that the link works on.
+func (p *PSYNC) adopt(s *fullSync, l aof.Lineage) {
+	p.spool.Store(s.stream)
+	p.awaiting.Store(false)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lineage = l
+	p.ids = []idFrom{{s.base.Offset, l.ReplID}}
+	p.getacks = nil
+	p.status.ReplID = l.ReplID
+	p.status.Phase = haul.PhaseSnapshot
+	p.status.SnapshotDone = false
+	p.status.SnapshotTotal = 0
 }
 
 // decode sends the snapshot, waits until it is on the target, and sends the stream.
 func (p *PSYNC) decode(ctx context.Context, s *fullSync) error {
+	if s.snapshot != nil {
+		if err := p.decodeSnapshot(ctx, s); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	p.status.Phase, p.status.SnapshotDone = haul.PhaseStreaming, true
+	p.mu.Unlock()
+	if p.cfg.Until == UntilSnapshot {
+		return errGoal
+	}
+	p.out.Watermark.Start(s.base)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return decodeStream(gctx, s.stream, p.out, s.base, streamEvents{p.getack, p.splitTransaction, p.idAt})
+	})
+	if p.cfg.Until == UntilCaughtUp {
+		g.Go(func() error { return p.untilCaughtUp(gctx) })
+	}
+	return g.Wait()
+}
+
+// decodeSnapshot sends the snapshot and waits until it is on the target, with nothing that it lacks.
+func (p *PSYNC) decodeSnapshot(ctx context.Context, s *fullSync) error {
 	began := time.Now()
+	if s.fresh {
+		if err := p.cfg.Checkpoint.Begin(ctx, s.start, s.clean, p.started); err != nil {
+			return err
+		}
+	}
 	db, err := decodeSnapshot(ctx, s.snapshot, p.out, func(keys int64) {
 		p.mu.Lock()
 		p.status.SnapshotKeysAll = keys
 		p.mu.Unlock()
-	})
+	}, p.cfg.Checkpoint.Seen)
 	if err != nil {
 		return p.snapshotError(ctx, err)
 	}
@@ -258,26 +365,18 @@ func (p *PSYNC) decode(ctx context.Context, s *fullSync) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	s.start.DB = db
+	s.start.DB, s.base.DB = db, db
+	if err := p.cfg.Checkpoint.Streaming(ctx, s.start); err != nil {
+		return err
+	}
 	p.out.Watermark.Start(s.start)
 	s.applied.Store(true)
 	s.closeSnapshot()
 	p.ack()
 	progress := p.out.Watermark.Progress()
-	p.mu.Lock()
-	p.status.Phase, p.status.SnapshotDone = haul.PhaseStreaming, true
-	p.mu.Unlock()
 	p.cfg.Log.Info().Int64("keys", progress.SnapshotKeys).Int64("bytes", progress.SnapshotBytes).
 		Str("took", time.Since(began).Round(time.Millisecond).String()).Msg("the snapshot is on the target")
-	if p.cfg.Until == UntilSnapshot {
-		return errGoal
-	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return decodeStream(gctx, s.stream, p.out, s.start, p.getack, p.splitTransaction) })
-	if p.cfg.Until == UntilCaughtUp {
-		g.Go(func() error { return p.untilCaughtUp(gctx) })
-	}
-	return g.Wait()
+	return nil
 }
 
 // untilCaughtUp returns errGoal once the target has acknowledged what the source had when it was asked.

@@ -25,9 +25,20 @@ func (e *snapshotLost) Unwrap() error { return e.err }
 // connection is lost.
 func (p *PSYNC) receive(ctx context.Context, s *fullSync) error {
 	conn := p.currentConn()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
-	err := p.receiveSnapshot(ctx, conn, s)
-	if err == nil {
+	var err error
+	stop := func() bool { return false }
+	if conn != nil {
+		stop = context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+		if err = p.receiveSnapshot(ctx, conn, s); err != nil {
+			stop()
+			switch {
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			case errors.As(err, new(*haul.Error)):
+				return err
+			}
+			return &snapshotLost{err}
+		}
 		s.snapshot.Finish()
 		close(s.whole)
 		if s.header.mark != "" {
@@ -35,12 +46,6 @@ func (p *PSYNC) receive(ctx context.Context, s *fullSync) error {
 		}
 		p.ack()
 		err = p.receiveStream(ctx, conn, s)
-	} else if ctx.Err() == nil {
-		stop()
-		if errors.As(err, new(*haul.Error)) {
-			return err
-		}
-		return &snapshotLost{err}
 	}
 	for {
 		stop()
@@ -216,6 +221,7 @@ func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Con
 		if err := p.waitForRoom(ctx, cause); err != nil {
 			return nil, err
 		}
+	case cause == nil: // an earlier run is continued
 	case p.useful:
 		p.cfg.Log.Warn().Err(cause).Msg("the connection to the source is lost")
 	default: // a source that accepts and hangs up is not dialled without pause
@@ -228,11 +234,13 @@ func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Con
 		if err != nil {
 			return nil, err
 		}
-		if err = p.continueAt(ctx, conn, s.stream.End()); err == nil {
+		if err = p.continueAt(ctx, conn, s); err == nil {
 			p.useful = false
 			p.setConn(conn)
 			p.mu.Lock()
-			p.status.Reconnects++
+			if cause != nil {
+				p.status.Reconnects++
+			}
 			p.status.PartialSyncs++
 			p.mu.Unlock()
 			p.cfg.Waits.Clear(p.who)
@@ -247,13 +255,14 @@ func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Con
 	}
 }
 
-// continueAt asks for the stream behind offset, if INFO says that the source still has it: an attempt that fails
+// continueAt asks for the stream behind what was received, if INFO says that the source still has it: an attempt that fails
 // would cost it a fork.
-func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, offset int64) error {
+func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, s *fullSync) error {
+	offset := s.stream.End()
 	p.mu.Lock()
 	node, id := p.node, p.lineage.ReplID
 	p.mu.Unlock()
-	if err := historyLeft(node, id, offset); err != nil {
+	if err := historyLeft(node, id, offset, max(offset, p.highest)); err != nil {
 		return err
 	}
 	r, err := p.psync(ctx, c, id, offset)
@@ -269,16 +278,19 @@ func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, offset int64) erro
 	if r.id != "" && r.id != id {
 		p.mu.Lock()
 		p.lineage.ReplID, p.status.ReplID = r.id, r.id
+		p.ids = append(p.ids, idFrom{offset, r.id})
 		p.mu.Unlock()
+		s.stream.SetReplID(r.id)
 		p.cfg.Log.Info().Str("replication_id", r.id).Msg("the source goes on under a new replication id: it was failed over")
 	}
 	return nil
 }
 
-// historyLeft tells whether the node can continue history id behind offset (protocol §1).
-func historyLeft(n topology.Node, id string, offset int64) error {
+// historyLeft tells whether the node can continue history id behind offset (protocol §1). highest is the last offset
+// that is known to us, on the target or in the spool: a node that was promoted with less than that is another history.
+func historyLeft(n topology.Node, id string, offset, highest int64) error {
 	want := offset + 1
-	known := id == n.ReplID || id == n.ReplID2 && want <= n.SecondReplOffset
+	known := id == n.ReplID || id == n.ReplID2 && highest+1 <= n.SecondReplOffset
 	switch {
 	case !known:
 		return historyLost(otherHistory, offset, n)
@@ -286,7 +298,7 @@ func historyLeft(n topology.Node, id string, offset int64) error {
 		return historyLost("it keeps no backlog", offset, n)
 	case want < n.Backlog.First:
 		return historyLost(backlogShort, offset, n)
-	case want > n.Backlog.First+n.Backlog.Length:
+	case highest+1 > n.Backlog.First+n.Backlog.Length:
 		return historyLost("it has less of this history than was received from it: it lost writes", offset, n)
 	}
 	return nil
@@ -331,54 +343,6 @@ func (p *PSYNC) waitForRoom(ctx context.Context, cause error) error {
 		}
 	}
 	return nil
-}
-
-// mayRepeat decides whether a broken snapshot is asked for again.
-func (p *PSYNC) mayRepeat(ctx context.Context, lost error) error {
-	recent := 0
-	for _, t := range p.started {
-		if time.Since(t) < time.Hour {
-			recent++
-		}
-	}
-	if recent >= 2 {
-		return haul.Errorf(haul.ExitFailed,
-			"see the source's log; raise its client-output-buffer-limit for replicas and its repl-timeout, then start again",
-			"two full syncs within an hour broke off, a third is not asked for: %w", lost)
-	}
-	p.cfg.Log.Warn().Err(lost).Str("keys_written_so_far", string(p.cfg.RepeatSnapshot)).
-		Msg("the snapshot broke off and is asked for again")
-	// what was read of it is written first, so that the next one comes after it
-	if err := p.out.Watermark.Drain(ctx); err != nil {
-		return err
-	}
-	defer p.out.Watermark.Restart()
-	if p.out.Watermark.Progress().SnapshotKeys == 0 {
-		return nil
-	}
-	if p.cfg.RepeatSnapshot != RepeatFlush {
-		p.cfg.Log.Warn().Msg("keys that the source deletes before the next snapshot stay on the target")
-		return nil
-	}
-	return p.flushTarget(ctx)
-}
-
-// flushTarget sends a FLUSHALL down the pipeline and waits until it is done.
-func (p *PSYNC) flushTarget(ctx context.Context) error {
-	b, err := p.out.New(ctx)
-	if err != nil {
-		return err
-	}
-	raw := resp.AppendCommand(b.Buf[:0], "FLUSHALL")
-	b.Buf = raw
-	b.Args = append(b.Args, haul.Span{Off: uint32(len(raw) - len("FLUSHALL\r\n")), Len: uint32(len("FLUSHALL"))})
-	b.Commands = append(b.Commands, haul.Command{Spec: lookup("FLUSHALL"), Raw: haul.Span{Len: uint32(len(raw))}, NArg: 1})
-	b.Entries = append(b.Entries, haul.Entry{Kind: haul.KindCommand, N: 1})
-	b.Snapshot = true
-	if err := p.out.Send(ctx, b); err != nil {
-		return err
-	}
-	return p.out.Watermark.Drain(ctx)
 }
 
 // snapshotError tells a snapshot that broke off from one that is wrong.

@@ -15,17 +15,20 @@ type snapshotDecoder struct {
 	*batcher
 	rdb   *rdb.Decoder
 	spool *aof.Spool
-	total func(keys int64) // hears how many keys the snapshot announces
+	total func(keys int64)                  // hears how many keys the snapshot announces
+	seen  func(db int32, name []byte) error // hears of every key
 }
 
 // decodeSnapshot sends every key of the spooled snapshot and returns the database that the stream begins in.
-func decodeSnapshot(ctx context.Context, spool *aof.Spool, out *haul.Channel, total func(int64)) (db int32, err error) {
+func decodeSnapshot(ctx context.Context, spool *aof.Spool, out *haul.Channel,
+	total func(int64), seen func(int32, []byte) error,
+) (db int32, err error) {
 	k, err := newBatcher(ctx, out, true, haul.Position{})
 	if err != nil {
 		return 0, err
 	}
 	defer k.discard()
-	d := &snapshotDecoder{batcher: k, spool: spool, total: total}
+	d := &snapshotDecoder{batcher: k, spool: spool, total: total, seen: seen}
 	d.rdb = rdb.NewDecoder(func(sum func([]byte)) *feed.Window {
 		return feed.New(ctx, spool.Reader(), k, 0, out.EntryLimit(), sum)
 	})
@@ -78,6 +81,9 @@ func (d *snapshotDecoder) add(start int64, r *rdb.Record) error {
 	}
 	if r.Kind == rdb.KindKey {
 		d.fill(&key, &e, r)
+		if err := d.seen(e.DB, key.Name); err != nil {
+			return err
+		}
 	}
 	b.Keys = append(b.Keys, key)
 	b.Entries = append(b.Entries, e)

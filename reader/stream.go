@@ -21,8 +21,14 @@ type streamDecoder struct {
 	args  []aof.Arg
 	tx    transaction
 
-	getack func(offset int64) // hears of a REPLCONF GETACK that begins at offset
-	split  func()             // hears of a transaction that was too large to be kept as one
+	streamEvents
+}
+
+// streamEvents is what a streamDecoder asks and tells.
+type streamEvents struct {
+	getack func(offset int64)        // hears of a REPLCONF GETACK that begins at offset
+	split  func()                    // hears of a transaction that was too large to be kept as one
+	id     func(offset int64) string // the replication id of the history that an offset belongs to
 }
 
 // headRoom is what must be left of the limit when a command of a transaction begins, so that its name, and those that
@@ -53,21 +59,22 @@ type txCommand struct {
 
 // decodeStream sends the commands that spool receives, from position at on, until ctx ends.
 func decodeStream(ctx context.Context, spool *aof.Spool, out *haul.Channel, at haul.Position,
-	getack func(int64), split func(),
+	events streamEvents,
 ) error {
 	k, err := newBatcher(ctx, out, false, at)
 	if err != nil {
 		return err
 	}
 	defer k.discard()
+	k.id = events.id
 	d := &streamDecoder{
-		batcher: k, spool: spool, limit: int64(out.EntryLimit()), getack: getack, split: split,
+		batcher: k, spool: spool, limit: int64(out.EntryLimit()), streamEvents: events,
 		specs: streamSpecs{
 			ping: lookup("PING"), sel: lookup("SELECT"), multi: lookup("MULTI"), exec: lookup("EXEC"),
 			replconf: lookup("REPLCONF"),
 		},
 	}
-	d.window = feed.New(ctx, spool.Reader(), k, at.Offset, out.EntryLimit(), nil)
+	d.window = feed.New(ctx, spool.ReaderAt(at.Offset), k, at.Offset, out.EntryLimit(), nil)
 	for {
 		if err := d.next(); err != nil {
 			return err
@@ -182,7 +189,11 @@ func (d *streamDecoder) loosen() error {
 	d.tx.loose = true
 	d.split()
 	for _, c := range d.tx.cmds {
-		e := haul.Entry{Start: d.tx.start + c.raw.Off, End: d.tx.mark.Offset, Kind: haul.KindCommand, DB: c.db, N: 1}
+		start := d.tx.start + c.raw.Off
+		e := haul.Entry{
+			Start: start, End: start + c.raw.Len, Resume: d.tx.mark.Offset, After: d.tx.mark.DB,
+			Kind: haul.KindCommand, DB: c.db, N: 1,
+		}
 		if err := d.addBig(e, c, d.tx.args[c.arg:c.arg+c.num], d.tx.start); err != nil {
 			return err
 		}
@@ -196,13 +207,14 @@ func (d *streamDecoder) exec(start int64) error {
 		return fmt.Errorf("%w: EXEC without MULTI at offset %d", aof.ErrCorrupt, start)
 	}
 	d.tx.open = false
-	d.end = haul.Position{ReplID: d.end.ReplID, Offset: d.window.Offset(), DB: d.tx.keptDB}
+	d.end.Offset, d.end.DB = d.window.Offset(), d.tx.keptDB
 	if d.tx.loose || len(d.tx.cmds) == 0 {
 		return nil
 	}
 	b := d.batch
 	e := haul.Entry{
-		Start: d.tx.start, End: d.end.Offset, Kind: haul.KindTransaction, DB: d.tx.db,
+		Start: d.tx.start, End: d.end.Offset, Resume: d.end.Offset, After: d.end.DB, Kind: haul.KindTransaction, DB: d.tx.db,
+		Off:   uint32(d.window.Mark()),
 		First: uint32(len(b.Commands)), N: uint32(len(d.tx.cmds)),
 	}
 	for _, c := range d.tx.cmds {
@@ -214,11 +226,12 @@ func (d *streamDecoder) exec(start int64) error {
 
 // add makes an entry of a command that stands alone.
 func (d *streamDecoder) add(start int64, c txCommand, args []aof.Arg) error {
-	e := haul.Entry{Start: start, End: d.window.Offset(), Kind: haul.KindCommand, N: 1}
+	e := haul.Entry{Start: start, End: d.window.Offset(), Kind: haul.KindCommand, N: 1, Off: uint32(d.window.Mark())}
 	if d.tx.open {
-		c.db, e.End = d.tx.keptDB, d.tx.mark.Offset
+		c.db, e.Resume, e.After = d.tx.keptDB, d.tx.mark.Offset, d.tx.mark.DB
 	} else {
 		c.db, d.end.Offset = d.end.DB, e.End
+		e.Resume, e.After = e.End, c.db
 	}
 	e.DB = c.db
 	if d.window.Large() {

@@ -20,7 +20,7 @@ func TestEncodingDoesNotAllocate(t *testing.T) {
 		o := &outbox{conn: nowhere{}, push: func([]op) {}}
 		enc := encoder{pxat: true}
 		if n := testing.AllocsPerRun(20, func() {
-			if err := enc.encode(o, item{b, 0, uint32(len(b.Entries)), whole}); err != nil {
+			if err := enc.encode(o, item{batch: b, n: uint32(len(b.Entries))}); err != nil {
 				t.Fatal(err)
 			}
 			if err := o.flush(); err != nil {

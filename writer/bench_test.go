@@ -34,7 +34,7 @@ func benchBatch(b testing.TB, add func(*batch, int)) *haul.Batch {
 
 func benchEncode(b *testing.B, enc encoder, batch *haul.Batch) {
 	o := &outbox{conn: nowhere{}, push: func([]op) {}}
-	all := item{batch, 0, uint32(len(batch.Entries)), whole}
+	all := item{batch: batch, n: uint32(len(batch.Entries))}
 	b.SetBytes(int64(len(batch.Buf)))
 	b.ReportAllocs()
 	for b.Loop() {

@@ -35,6 +35,9 @@ func (c *cluster) open(ctx context.Context, hint string) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if errors.As(err, new(*topology.Permanent)) {
+			return err
+		}
 		c.d.cfg.Waits.Set(who, err.Error(), "none needed if the cluster is failing over; else look at CLUSTER NODES there")
 		select {
 		case <-time.After(c.d.backoff.Next()):
@@ -63,6 +66,9 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 		}
 		lanes = append(lanes, l)
 		serves[s.Primary] = true
+		if c.d.cfg.Store != nil {
+			l.setMarked(c.d.cfg.Store.Keys().Mark(s.Slots[0].From))
+		}
 		if l.up() {
 			continue
 		}
@@ -103,20 +109,28 @@ func (c *cluster) dispatch(ctx context.Context, b *haul.Batch) error {
 	if err := c.d.hasDBs(ctx, b); err != nil {
 		return err
 	}
+	applied := 0
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		if e.Drop != haul.DropNone {
 			continue
 		}
 		if slot, ok := singleSlot(b, e); ok {
-			c.add(c.owner[slot], item{b, uint32(i), 1, whole})
+			if !b.Snapshot && c.d.isApplied(slot, e) {
+				applied++
+			} else {
+				c.add(c.owner[slot], item{b, uint32(i), 1, whole, slot})
+			}
 			continue
 		}
-		if err := c.place(ctx, item{b, uint32(i), 1, whole}); err != nil {
+		if err := c.place(ctx, item{batch: b, first: uint32(i), n: 1}); err != nil {
 			return err
 		}
 	}
 	c.flush()
+	if applied > 0 {
+		c.d.alreadyApplied(b, applied)
+	}
 	return nil
 }
 
@@ -138,8 +152,7 @@ func singleSlot(b *haul.Batch, e *haul.Entry) (uint16, bool) {
 func (c *cluster) add(l *lane, it item) {
 	if n := len(l.local); n > 0 {
 		last := &l.local[n-1]
-		if last.batch == it.batch && last.part == whole && it.part == whole && last.first+last.n == it.first &&
-			last.entry().Big == nil && it.entry().Big == nil {
+		if (c.d.slots == nil || it.batch.Snapshot) && adjacent(*last, it) {
 			last.n += it.n
 			return
 		}
@@ -185,6 +198,7 @@ func (c *cluster) ways(ctx context.Context, it item) ([]way, error) {
 	case len(slots) == 0:
 		return []way{{it, 0}}, nil
 	case len(slots) == 1:
+		it.slot = slots[0]
 		return []way{{it, slots[0]}}, nil
 	case !apart:
 		return nil, c.refuse(it, &resp.Error{Code: "CROSSSLOT", Text: "CROSSSLOT its keys belong to several slots of the target"})
@@ -195,7 +209,7 @@ func (c *cluster) ways(ctx context.Context, it item) ([]way, error) {
 	b.Expect(len(slots) - 1)
 	parts := make([]way, len(slots))
 	for i, s := range slots {
-		parts[i] = way{item{b, it.first, 1, slotPart(s)}, s}
+		parts[i] = way{item{b, it.first, 1, slotPart(s), s}, s}
 	}
 	return parts, nil
 }
@@ -204,7 +218,11 @@ func (c *cluster) ways(ctx context.Context, it item) ([]way, error) {
 func (c *cluster) place(ctx context.Context, it item) error {
 	ways, err := c.ways(ctx, it)
 	for _, w := range ways {
-		c.add(c.owner[w.slot], w.item)
+		if c.d.isApplied(w.slot, w.entry()) {
+			c.d.alreadyApplied(w.batch, 1)
+		} else {
+			c.add(c.owner[w.slot], w.item)
+		}
 	}
 	return err
 }
@@ -220,6 +238,9 @@ func (c *cluster) everywhere(ctx context.Context, it item) error {
 	if err := c.d.drain(ctx); err != nil {
 		return err
 	}
+	if done, err := c.flushes(ctx, it); done || err != nil {
+		return err
+	}
 	c.nodes = c.nodes[:0]
 	for {
 		known := len(c.nodes)
@@ -233,14 +254,36 @@ func (c *cluster) everywhere(ctx context.Context, it item) error {
 		}
 		b.Expect(len(c.nodes) - known)
 		for i := known; i < len(c.nodes); i++ {
-			c.byKey[c.nodes[i]].push(item{b, it.first, 1, partLane + part(i)})
+			c.byKey[c.nodes[i]].push(item{batch: b, first: it.first, n: 1, part: partLane + part(i)})
 		}
 		if err := c.d.drain(ctx); err != nil {
 			return err
 		}
 	}
+	if c.d.cfg.Store != nil && !b.Snapshot { // so that it is not repeated behind anything that comes after it
+		if err := c.d.cfg.Store.Mark(ctx, fenceAt(b, e)); err != nil {
+			return err
+		}
+	}
 	b.Done(1)
 	return nil
+}
+
+// flushes empties the target, or a database of it, and reports whether that was asked for. keyhaul's own keys stay.
+func (c *cluster) flushes(ctx context.Context, it item) (bool, error) {
+	b, e := it.batch, it.entry()
+	if c.d.cfg.Store == nil || e.Kind != haul.KindCommand || e.Big != nil {
+		return false, nil
+	}
+	cmd := &b.Commands[e.First]
+	if !cmd.Spec.Flushes() || cmd.Spec.Name == "SWAPDB" {
+		return false, nil
+	}
+	err := c.d.cfg.Store.FlushNodes(ctx, cmd.DB, cmd.Spec.Name == "FLUSHALL", c.d.leaseText(), fenceAt(b, e))
+	if err == nil {
+		b.Done(1)
+	}
+	return true, err
 }
 
 // refuse treats an entry that cannot be written to a cluster like one that the target has refused.
@@ -304,7 +347,7 @@ func (c *cluster) again(ctx context.Context, items []item, moving map[uint16]boo
 	defer s.close()
 	for _, it := range items {
 		for i := it.first; i < it.first+it.n; i++ {
-			if err := c.oneAgain(ctx, &s, item{it.batch, i, 1, it.part}, moving); err != nil {
+			if err := c.oneAgain(ctx, &s, item{it.batch, i, 1, it.part, it.slot}, moving); err != nil {
 				return err
 			}
 		}
@@ -324,9 +367,9 @@ func (c *cluster) oneAgain(ctx context.Context, s *singles, it item, moving map[
 	}
 	ways := []way{{item: it}}
 	if slot, ok := it.part.slot(); ok {
-		ways[0].slot = slot
+		ways[0].slot, ways[0].item.slot = slot, slot
 	} else if slot, ok = singleSlot(it.batch, it.entry()); ok {
-		ways[0].slot = slot
+		ways[0].slot, ways[0].item.slot = slot, slot
 	} else {
 		var err error
 		if ways, err = c.ways(ctx, it); err != nil {
@@ -334,6 +377,10 @@ func (c *cluster) oneAgain(ctx context.Context, s *singles, it item, moving map[
 		}
 	}
 	for _, w := range ways {
+		if !it.batch.Snapshot && c.d.isApplied(w.slot, w.entry()) {
+			w.batch.Done(1)
+			continue
+		}
 		if !moving[w.slot] {
 			c.add(c.owner[w.slot], w.item)
 		} else if err := s.write(ctx, w.item, w.slot); err != nil {
@@ -360,6 +407,17 @@ func (c *cluster) note(l *lane, it item) {
 	for _, s := range itemSlots(it) {
 		l.slots[s] = true
 	}
+}
+
+// slotsOf implements router.
+func (c *cluster) slotsOf(l *lane) []uint16 {
+	var slots []uint16
+	for s, owner := range c.owner {
+		if owner == l {
+			slots = append(slots, uint16(s))
+		}
+	}
+	return slots
 }
 
 func itemSlots(it item) []uint16 {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
 	"github.com/keyhaul/keyhaul/internal/resp"
@@ -33,6 +34,8 @@ type router interface {
 	// behind reports whether an item must be sent again because an earlier one, which lane l has noted, is.
 	behind(l *lane, it item) bool
 	note(l *lane, it item)
+	// slotsOf returns the slots of a lane; nil on a standalone target.
+	slotsOf(l *lane) []uint16
 }
 
 // dispatcher is the writer: it receives batches, gives their entries to lanes, and mends what goes wrong. What goes
@@ -53,6 +56,14 @@ type dispatcher struct {
 
 	waiting atomic.Bool // a wait for the target as a whole is shown
 
+	slots       *slotTable      // of a cluster to which delivery is exactly once
+	fenceKeys   []string        // by slot
+	opened      bool            // every lane was connected once
+	runIDs      map[string]bool // of the servers that this run has been connected to
+	applied     []int64         // what the target is known to have of the stream, by slot; nil before the stream
+	replayUntil atomic.Int64
+	markedAt    haul.Position
+
 	mu      sync.Mutex
 	lanes   []*lane
 	counts  map[string]int64
@@ -64,13 +75,14 @@ type dispatcher struct {
 }
 
 func newDispatcher(cfg Config) *dispatcher {
-	return &dispatcher{
+	d := &dispatcher{
 		cfg: cfg,
 		enc: encoder{
 			existing: cfg.Existing,
 			pxat:     knowsPXAT(cfg.Node),
 			strings:  !cfg.Node.Cluster && cfg.Existing != ExistingSkip,
 			function: command.Lookup([]byte("FUNCTION")),
+			grace:    cfg.Grace.Milliseconds(),
 		},
 		trouble: make(chan struct{}, 1),
 		idle:    make(chan struct{}, 1),
@@ -78,7 +90,24 @@ func newDispatcher(cfg Config) *dispatcher {
 		counts:  make(map[string]int64),
 		errlog:  &errorsLog{path: cfg.ErrorsLog},
 		dbs:     map[int32]bool{0: true},
+		runIDs:  make(map[string]bool),
+		applied: cfg.Applied,
 	}
+	d.replayUntil.Store(cfg.ReplayUntil)
+	if cfg.Store == nil {
+		return d
+	}
+	if cfg.Node.Cluster {
+		if cfg.Exact {
+			d.slots = new(slotTable)
+			d.fenceKeys = fenceKeys(cfg.Store.Keys())
+		}
+		return d
+	}
+	keys := cfg.Store.Keys()
+	d.enc.own = []string{keys.Whole(), keys.WholeMark(), keys.Record(), keys.Lease(), keys.Refusals()}
+	d.enc.standing = func() [][]string { return cfg.Store.Standing(d.leaseText()) }
+	return d
 }
 
 // knowsPXAT reports whether SET takes an absolute deadline: since Redis 6.2, and in what came of 7.2. Others get such
@@ -103,11 +132,18 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	if err := d.route.open(ctx, ""); err != nil {
 		return err
 	}
+	d.opened = true
 	d.setReady(true)
+	tick := time.NewTicker(markEvery)
+	defer tick.Stop()
 	for {
 		select {
 		case b, ok := <-in.Batches():
 			if !ok {
+				if err := d.drain(ctx); err != nil {
+					return err
+				}
+				d.mark(in.Watermark.Stream())
 				return d.drain(ctx)
 			}
 			if err := d.accept(ctx, b); err != nil {
@@ -117,6 +153,8 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 			if err := d.recover(ctx); err != nil {
 				return err
 			}
+		case <-tick.C:
+			d.mark(in.Watermark.Stream())
 		case err := <-d.dead:
 			return err
 		case <-ctx.Done():
@@ -125,8 +163,30 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	}
 }
 
+// markEvery is how often marks are written.
+const markEvery = time.Second
+
+// phase prepares for what a batch begins: a snapshot, whose stream is of another generation than what came before, or a
+// stream.
+func (d *dispatcher) phase(b *haul.Batch) {
+	switch {
+	case b.Snapshot && d.applied != nil:
+		d.applied, d.markedAt = nil, haul.Position{}
+		d.replayUntil.Store(0)
+		for _, l := range d.lanes {
+			l.fenced.Store(-1)
+		}
+	case !b.Snapshot && d.applied == nil && d.cfg.Store != nil:
+		d.applied = make([]int64, 1)
+		if d.cfg.Node.Cluster {
+			d.applied = make([]int64, command.Slots)
+		}
+	}
+}
+
 // accept filters a batch and gives it to lanes.
 func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
+	d.phase(b)
 	for _, f := range d.cfg.Filters {
 		f.Apply(b)
 	}
@@ -228,7 +288,7 @@ func (d *dispatcher) connect(ctx context.Context, l *lane) error {
 	if l.served {
 		l.reconnects.Add(1)
 	}
-	l.served = true
+	l.served, l.fresh = true, true
 	l.begin(conn)
 	d.group.Go(func() error {
 		l.serve(d.runCtx, conn)
@@ -247,12 +307,20 @@ func (d *dispatcher) prepare(ctx context.Context, l *lane, c *resp.Conn) error {
 	if node.Role == "slave" {
 		return fmt.Errorf("it is a replica of %s:%d now", node.MasterHost, node.MasterPort)
 	}
+	if err := d.known(l, node); err != nil {
+		return err
+	}
 	for _, call := range [][]string{
 		{"CLIENT", "SETNAME", d.cfg.Dialer.ClientName},
 		{"MULTI"},
 		{"EXEC"}, // where these are not allowed the commands between them would be applied one by one
 		{"CONFIG", "GET", "timeout"},
+		{"CLIENT", "ID"},
+		{"CLIENT", "IMPORT-SOURCE", "ON"},
 	} {
+		if call[len(call)-1] == "ON" && !d.cfg.ImportSource || call[len(call)-1] == "ID" && d.cfg.Store == nil {
+			continue
+		}
 		r, err := c.Do(ctx, timeout, call...)
 		var refused *resp.Error
 		if err != nil && (!errors.As(err, &refused) || refused.Code == "NOPERM" && len(call) == 1) {
@@ -261,6 +329,19 @@ func (d *dispatcher) prepare(ctx context.Context, l *lane, c *resp.Conn) error {
 		if call[0] == "CONFIG" && err == nil && len(r.Array) == 2 {
 			l.setTimeoutText(r.Array[1].Text)
 		}
+		if call[len(call)-1] == "ID" {
+			if err := d.evict(ctx, l, node); err != nil {
+				return err
+			}
+			l.id, l.runID = r.Int, node.RunID
+		}
+	}
+	if d.cfg.Lease != nil { // after its name is known, so that who takes over finds this connection or this one the lease
+		err := d.cfg.Lease.Check(ctx)
+		if errors.Is(err, checkpoint.ErrTaken) || errors.Is(err, checkpoint.ErrGone) {
+			return &topology.Permanent{Err: err}
+		}
+		return err
 	}
 	return nil
 }
@@ -305,13 +386,21 @@ func (d *dispatcher) hasDB(ctx context.Context, db int32) error {
 		case refused != nil:
 			d.cfg.Waits.Set(whoTarget, fmt.Sprintf("SELECT %d: %s", db, refused.Text), remedy(refused))
 		}
-		select {
-		case <-time.After(d.backoff.Next()):
-		case err := <-d.dead:
+		if err := d.sleep(ctx); err != nil {
 			return err
-		case <-ctx.Done():
-			return context.Cause(ctx)
 		}
+	}
+}
+
+// sleep waits before the next try.
+func (d *dispatcher) sleep(ctx context.Context) error {
+	select {
+	case <-time.After(d.backoff.Next()):
+		return nil
+	case err := <-d.dead:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

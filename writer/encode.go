@@ -12,6 +12,12 @@ type encoder struct {
 	pxat     bool // SET has PXAT: Redis 6.2
 	strings  bool // keys of the snapshot that are plain strings travel in one MSET a batch
 	function *command.Spec
+	grace    int64 // ms that deadlines are held back by
+
+	// standing returns the commands that write keyhaul's own keys anew, after these were flushed; nil where that is
+	// not done within a transaction of the stream.
+	standing func() [][]string
+	own      []string // the names of those keys
 }
 
 // decodedLimit is the size up to which a compressed string is sent decoded; a larger one goes as a payload, which

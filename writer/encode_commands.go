@@ -10,6 +10,14 @@ import (
 	"github.com/keyhaul/keyhaul/internal/resp"
 )
 
+// expect notes what is to be expected for entries that were appended.
+func (o *outbox) expect(x op) {
+	if o.multi {
+		x.kind = opBody
+	}
+	o.ops = append(o.ops, x)
+}
+
 // commands appends entries of the stream.
 func (c *encoder) commands(o *outbox, it item) error {
 	b, e := it.batch, it.entry()
@@ -23,7 +31,7 @@ func (c *encoder) commands(o *outbox, it item) error {
 	case partial:
 		o.selectDB(e.DB)
 		c.split(o, b, &b.Commands[e.First], slot)
-		o.ops = append(o.ops, op{item: it, kind: opOne, left: 1, total: 1, count: 1})
+		o.expect(op{item: it, kind: opOne, left: 1, total: 1, count: 1})
 		return nil
 	}
 	c.run(o, it)
@@ -36,7 +44,7 @@ func (c *encoder) run(o *outbox, it item) {
 	for i := it.first; i < it.first+it.n; {
 		e := &b.Entries[i]
 		if e.Kind == haul.KindTransaction {
-			c.transaction(o, item{b, i, 1, whole})
+			c.transaction(o, item{batch: b, first: i, n: 1})
 			i++
 			continue
 		}
@@ -44,7 +52,12 @@ func (c *encoder) run(o *outbox, it item) {
 		cmd := &b.Commands[e.First]
 		from, to := cmd.Raw.Off, cmd.Raw.Off+cmd.Raw.Len
 		j := i + 1
-		if cmd.Spec == c.function {
+		if c.single(cmd) {
+			if c.standing != nil && cmd.Spec.Flushes() && !o.multi {
+				c.flushing(o, item{b, i, 1, it.part, it.slot})
+				i++
+				continue
+			}
 			c.command(o, b, cmd)
 		} else {
 			for ; j < it.first+it.n; j++ {
@@ -53,7 +66,7 @@ func (c *encoder) run(o *outbox, it item) {
 					break
 				}
 				raw := &b.Commands[next.First]
-				if raw.Raw.Off != to || raw.Spec == c.function {
+				if raw.Raw.Off != to || c.single(raw) {
 					break
 				}
 				to += raw.Raw.Len
@@ -61,15 +74,24 @@ func (c *encoder) run(o *outbox, it item) {
 			o.put(b.Buf[from:to])
 		}
 		n := int32(j - i)
-		o.ops = append(o.ops, op{item: item{b, i, j - i, it.part}, kind: opEntries, left: n, total: n, count: n})
+		o.expect(op{item: item{b, i, j - i, it.part, it.slot}, kind: opEntries, left: n, total: n, count: n})
 		i = j
 	}
+}
+
+// single reports whether a command is not written as it stands in the batch.
+func (c *encoder) single(cmd *haul.Command) bool {
+	return cmd.Spec == c.function || c.grace > 0 && cmd.Spec.HasDeadline() || cmd.Spec.Flushes()
 }
 
 // command appends one command. FUNCTION LOAD gains REPLACE, so that it can be repeated.
 func (c *encoder) command(o *outbox, b *haul.Batch, cmd *haul.Command) {
 	if cmd.Spec == c.function && cmd.NArg == 3 && bytes.EqualFold(b.Arg(cmd, 1), []byte("LOAD")) {
 		c.loadFunction(o, b.Arg(cmd, 2))
+		return
+	}
+	if c.grace > 0 && cmd.Spec.HasDeadline() {
+		c.deferred(o, b, cmd)
 		return
 	}
 	o.put(b.Bytes(cmd.Raw))
@@ -80,15 +102,23 @@ func (c *encoder) transaction(o *outbox, it item) {
 	b, e := it.batch, it.entry()
 	slot, partial := it.part.slot()
 	cmds := b.CommandsOf(e)
-	queued, selected := int32(0), false
+	queued, selected, flushed := int32(0), false, (*haul.Command)(nil)
 	o.selectDB(e.DB)
-	o.text("*1\r\n$5\r\nMULTI\r\n")
+	if !o.multi {
+		o.text("*1\r\n$5\r\nMULTI\r\n")
+	}
 	for i := range cmds {
 		cmd := &cmds[i]
+		if cmd.Skip {
+			continue
+		}
 		if cmd.DB != o.db {
 			o.queueSelect(cmd.DB)
 			selected = true
 			queued++
+		}
+		if cmd.Spec.Flushes() {
+			flushed = cmd
 		}
 		switch {
 		case !partial:
@@ -106,21 +136,21 @@ func (c *encoder) transaction(o *outbox, it item) {
 		}
 		queued++
 	}
+	if o.multi {
+		o.moves = o.moves || selected
+		if queued > 0 {
+			o.ops = append(o.ops, op{item: it, kind: opBody, left: queued, total: queued, count: 1})
+		}
+		return
+	}
+	if flushed != nil && c.standing != nil {
+		queued += c.stand(o, b, flushed)
+	}
 	o.text("*1\r\n$4\r\nEXEC\r\n")
 	if selected {
 		o.db = unknownDB // if the transaction is refused, its SELECT never happens
 	}
 	o.ops = append(o.ops, op{item: it, kind: opTx, left: queued + 2, total: queued + 2, count: 1})
-}
-
-// queueSelect selects a database within a transaction.
-func (o *outbox) queueSelect(db int32) {
-	o.db = db
-	n := len(o.arena)
-	o.arena = resp.AppendArray(o.arena, 2)
-	o.arena = resp.AppendBulkString(o.arena, "SELECT")
-	o.arena = resp.AppendBulkInt(o.arena, int64(db))
-	o.grown(n)
 }
 
 // split appends what belongs to slot of a command that may be cut by keys.
@@ -170,7 +200,7 @@ func splitGroups(b *haul.Batch, cmd *haul.Command, step int) (keys []int, tail i
 func (c *encoder) bigCommand(o *outbox, it item) error {
 	e := it.entry()
 	o.selectDB(e.DB)
-	o.ops = append(o.ops, op{item: it, kind: opOne, left: 1, total: 1, count: 1})
+	o.expect(op{item: it, kind: opOne, left: 1, total: 1, count: 1})
 	slot, partial := it.part.slot()
 	if !partial {
 		return o.stream(e.Big.Section(haul.BigSpan{Len: e.Big.Len}), nil)

@@ -18,12 +18,12 @@ func (c *encoder) snapshot(o *outbox, it item) error {
 			plain++
 			continue
 		}
-		if err := c.key(o, item{it.batch, i, 1, it.part}, e, k); err != nil {
+		if err := c.key(o, item{it.batch, i, 1, it.part, it.slot}, e, k); err != nil {
 			return err
 		}
 	}
 	if plain > 0 {
-		return c.msetStrings(o, item{it.batch, it.first, it.n, partStrings})
+		return c.msetStrings(o, item{it.batch, it.first, it.n, partStrings, it.slot})
 	}
 	return nil
 }
@@ -85,7 +85,7 @@ func (c *encoder) setTail(o *outbox, k *haul.Key) {
 	n := len(o.arena)
 	if k.Has&haul.HasExpire != 0 {
 		o.arena = append(o.arena, "$4\r\nPXAT\r\n"...)
-		o.arena = resp.AppendBulkInt(o.arena, k.ExpireAt)
+		o.arena = resp.AppendBulkInt(o.arena, c.held(k.ExpireAt))
 	}
 	if c.existing == ExistingSkip {
 		o.arena = append(o.arena, "$2\r\nNX\r\n"...)
@@ -166,7 +166,7 @@ func (c *encoder) restoreHead(o *outbox, k *haul.Key, payload int64) {
 	ttl := int64(0)
 	if k.Has&haul.HasExpire != 0 {
 		args++
-		ttl = max(k.ExpireAt, 1) // 0 would mean for ever
+		ttl = max(c.held(k.ExpireAt), 1) // 0 would mean for ever
 	}
 	if c.existing != ExistingSkip {
 		args++

@@ -12,6 +12,7 @@ type item struct {
 	first uint32
 	n     uint32
 	part  part
+	slot  uint16 // of an item for a lane that has fences
 }
 
 // part says which part of an entry is meant.
@@ -46,6 +47,7 @@ type op struct {
 	count  int32       // entries that it stands for
 	size   int32       // bytes on the wire, as far as they fit
 	failed *resp.Error // of a transaction: its first error
+	fence  int64       // of opExec: the offset up to which its slot, or a standalone target, is applied
 }
 
 type opKind uint8
@@ -58,17 +60,28 @@ const (
 	opSelect
 	opPing
 	opTimeout // CONFIG GET timeout
+	opMark
+
+	// a transaction of keyhaul's own, with a fence
+	opMulti
+	opBody   // queued commands of one item
+	opBodyDB // a queued SELECT
+	opExec   // what writes the fence, and EXEC
+	opDiscard
 )
+
+// queued reports whether an op is answered by QUEUED, and decided by the EXEC that follows.
+func (k opKind) queued() bool { return k == opMulti || k == opBody || k == opBodyDB }
 
 // rest turns an op that was not answered in full into the items to send again, and the number of entries that were
 // acknowledged.
 func (o *op) rest() (items []item, acked int) {
 	switch o.kind {
-	case opSelect, opPing, opTimeout:
+	case opSelect, opPing, opTimeout, opMark, opMulti, opBodyDB, opExec, opDiscard:
 		return nil, 0
 	case opEntries:
 		answered := uint32(o.total - o.left)
-		return []item{{o.batch, o.first + answered, o.n - answered, o.part}}, int(answered) - int(o.bad)
+		return []item{{o.batch, o.first + answered, o.n - answered, o.part, o.slot}}, int(answered) - int(o.bad)
 	}
 	return []item{o.item}, 0
 }

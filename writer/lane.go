@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/keepalive"
@@ -26,6 +27,10 @@ type lane struct {
 
 	local  []item // the dispatcher's, before it pushes them
 	served bool   // the dispatcher's: it was connected once
+	fresh  bool   // the dispatcher's: it was connected anew since fences were read
+	id     int64  // the dispatcher's: the target's number of the connection; 0 if unknown
+	runID  string // the dispatcher's: of the server that it was connected to
+	marked string // the dispatcher's: the key of its mark
 
 	mu      sync.Mutex
 	conn    *resp.Conn    // nil while down
@@ -37,6 +42,10 @@ type lane struct {
 	reading bool // the oldest op was taken out of flight, and is not answered in full
 	partial op   // that op, once the lane is down
 	held    bool // nothing more may be taken
+	busy    bool // the writing goroutine works on what it has taken
+	open    bool // a transaction is begun, and not executed
+	execs   int  // transactions in flight that are executed
+	mark    *checkpoint.Fence
 	failed  []item
 	cause   *failure  // the worst of those
 	repeats int64     // how many of those are applied already
@@ -47,6 +56,13 @@ type lane struct {
 	// owned by the reading goroutine, and by the dispatcher while the lane is quiet
 	failing bool
 	slots   map[uint16]bool // which have failed, on a cluster
+	queued  []op            // of the transaction that is not decided yet
+	abort   *refusedOp      // why it will be refused
+
+	sent    uint64        // ops launched; of the writing goroutine
+	settled atomic.Uint64 // ops answered
+	gate    gate
+	whole   wholeTx
 
 	state      atomic.Value // string, for status
 	wrote      atomic.Int64 // bytes
@@ -55,6 +71,7 @@ type lane struct {
 	bytes      atomic.Int64 // in flight
 	replied    atomic.Int64 // unix ns of the last reply
 	acked      atomic.Int64 // entries
+	fenced     atomic.Int64 // the highest offset of a fence that was written
 	pings      atomic.Int64
 	reconnects atomic.Int64
 	redirects  atomic.Int64
@@ -141,17 +158,39 @@ func (l *lane) serve(ctx context.Context, conn *resp.Conn) {
 	}
 }
 
-// take moves pending items to the writing goroutine.
-func (l *lane) take() (items []item, ping, ask bool) {
+// turn is what the writing goroutine does next.
+type turn struct {
+	items     []item
+	ping, ask bool
+	mark      *checkpoint.Fence
+	held      bool
+	executing bool // a transaction is executed
+}
+
+// take moves up to n pending items to the writing goroutine.
+func (l *lane) take(n int) turn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ping, ask = l.ping, l.ask
-	l.ping, l.ask = false, false
+	t := turn{held: l.held, executing: l.execs > 0}
+	if !l.open { // within a transaction they would be queued
+		t.ping, t.ask, t.mark = l.ping, l.ask, l.mark
+		l.ping, l.ask, l.mark = false, false, nil
+	}
 	l.taken, l.pushed = l.taken[:0], 0
-	for !l.held && l.pending.len() > 0 && len(l.taken) < takeItems {
+	for !l.held && l.pending.len() > 0 && len(l.taken) < n {
 		l.taken = append(l.taken, l.pending.pop())
 	}
-	return l.taken, ping, ask
+	l.busy = !l.held
+	t.items = l.taken
+	return t
+}
+
+// rest says that the writing goroutine has done what it has taken.
+func (l *lane) rest() {
+	l.mu.Lock()
+	l.busy = false
+	l.pushed = len(l.taken)
+	l.mu.Unlock()
 }
 
 // write encodes items and writes them as long as the connection lives.
@@ -159,37 +198,90 @@ func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
 	current := 0
 	o := &outbox{conn: conn.Conn, push: func(ops []op) { l.launch(ops, current) }, count: l.counted, moved: l.moved}
 	for {
-		items, ping, ask := l.take()
-		if len(items) == 0 && !ping && !ask {
-			select {
-			case <-l.wake:
-				continue
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-		if ping {
-			o.control(opPing, "PING")
-		}
-		if ask {
-			o.control(opTimeout, "CONFIG", "GET", "timeout")
-		}
-		for i, it := range items {
-			current = i + 1
-			if err := l.d.enc.encode(o, it); err != nil {
-				return l.encodeFailed(err)
-			}
-			if o.size >= flushBytes {
-				if err := o.flush(); err != nil {
-					return err
-				}
-			}
-		}
-		if err := o.flush(); err != nil {
+		if err := l.d.leased(ctx); err != nil {
 			return err
 		}
+		t := l.take(l.appetite())
+		l.controls(o, t)
+		sent, err := l.deliver(o, t, &current)
+		if err == nil {
+			err = o.flush()
+		}
+		if err != nil {
+			return l.encodeFailed(err)
+		}
 		current = 0
+		l.rest()
+		if sent || len(t.items) > 0 {
+			continue
+		}
+		signal(l.d.idle)
+		select {
+		case <-l.wake:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
+}
+
+// appetite is how many items are taken at once.
+func (l *lane) appetite() int {
+	switch {
+	case !l.d.exact():
+		return takeItems
+	case l.d.slots != nil:
+		return 4 * takeItems // these are single entries
+	}
+	return l.whole.appetite()
+}
+
+// controls appends what is not about entries.
+func (l *lane) controls(o *outbox, t turn) {
+	if t.ping {
+		o.control(opPing, "PING")
+	}
+	if t.ask {
+		o.control(opTimeout, "CONFIG", "GET", "timeout")
+	}
+	if t.mark != nil && l.marked != "" {
+		o.selectDB(0)
+		o.setFence(l.marked, *t.mark)
+		o.ops = append(o.ops, op{kind: opMark, left: 1, total: 1})
+	}
+}
+
+// deliver encodes what was taken. It reports whether anything was, beside the items of the turn.
+func (l *lane) deliver(o *outbox, t turn, current *int) (sent bool, err error) {
+	switch {
+	case !l.d.exact() || len(t.items) > 0 && t.items[0].loose():
+		return false, l.pipeline(o, t.items, current)
+	case l.d.slots != nil:
+		return l.throughGate(o, t, current)
+	}
+	return l.whole.deliver(l, o, t, current)
+}
+
+// loose reports whether an item needs no fence: a key of the snapshot may be written twice, and what concerns every node
+// is waited for with nothing else on its way.
+func (it item) loose() bool {
+	_, onLane := it.part.lane()
+	return it.batch.Snapshot || onLane
+}
+
+// pipeline encodes items as they come.
+func (l *lane) pipeline(o *outbox, items []item, current *int) error {
+	for i, it := range items {
+		*current = i + 1
+		if err := l.d.enc.encode(o, it); err != nil {
+			return err
+		}
+		if o.size >= flushBytes {
+			if err := o.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // counted notes bytes that are about to be written.
@@ -200,7 +292,7 @@ func (l *lane) counted(n int) {
 
 // encodeFailed tells what the connection cannot help from what it did.
 func (l *lane) encodeFailed(err error) error {
-	if errors.As(err, new(*spoolError)) || !isNetwork(err) {
+	if errors.As(err, new(*spoolError)) || !isNetwork(err) && !errors.Is(err, context.Canceled) {
 		l.d.fatal(fmt.Errorf("an entry could not be encoded: %w", err))
 	}
 	return err
@@ -222,10 +314,18 @@ func (l *lane) launch(ops []op, current int) {
 	}
 	for i := range ops {
 		l.flight.push(ops[i])
+		switch ops[i].kind {
+		case opMulti:
+			l.open = true
+		case opExec, opDiscard:
+			l.open = false
+			l.execs++
+		}
 		entries += int64(ops[i].count)
 		size += int64(ops[i].size)
 	}
 	l.pushed = current
+	l.sent += uint64(len(ops))
 	l.mu.Unlock()
 	l.entries.Add(entries)
 	l.bytes.Add(size)
@@ -242,14 +342,14 @@ func (l *lane) moved() {
 func (l *lane) quiet() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.conn == nil || l.held && l.pushed == len(l.taken) && !l.waiting()
+	return l.conn == nil || l.held && !l.busy && !l.open && l.pushed == len(l.taken) && !l.waiting()
 }
 
 // idle reports whether there is nothing to do.
 func (l *lane) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.pending.len() == 0 && l.pushed == len(l.taken) && !l.waiting() && len(l.failed) == 0
+	return l.pending.len() == 0 && !l.busy && !l.open && l.pushed == len(l.taken) && !l.waiting() && len(l.failed) == 0 && l.gate.empty()
 }
 
 // waiting reports whether replies are due. The lane must be locked.
@@ -260,6 +360,7 @@ func (l *lane) hold() {
 	l.mu.Lock()
 	l.held = true
 	l.mu.Unlock()
+	signal(l.wake) // a transaction that is open has to be given up
 }
 
 func (l *lane) release() {
@@ -281,12 +382,20 @@ func (l *lane) collect(s *setback) {
 	l.failed, l.cause, l.repeats = nil, nil, 0
 	l.failing = false
 	clear(l.slots)
+	for i := range l.queued {
+		s.undecided(&l.queued[i])
+	}
+	l.queued, l.abort = l.queued[:0], nil
 	for l.conn == nil && l.waiting() { // on a live connection only control commands can be in flight
 		o := l.partial
 		if !l.reading {
 			o = l.flight.pop()
 		}
 		l.reading = false
+		if o.kind.queued() || o.kind == opExec {
+			s.undecided(&o)
+			continue
+		}
 		rest, acked := o.rest()
 		if acked > 0 {
 			o.batch.Done(acked)
@@ -298,6 +407,9 @@ func (l *lane) collect(s *setback) {
 	l.bytes.Store(0)
 	s.rest = append(s.rest, l.taken[l.pushed:]...)
 	l.taken, l.pushed = l.taken[:0], 0
+	l.open, l.execs = false, 0
+	l.settled.Store(l.sent)
+	s.rest = l.gate.collect(l.d.slots, s.rest)
 	for l.pending.len() > 0 {
 		s.rest = append(s.rest, l.pending.pop())
 	}

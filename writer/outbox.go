@@ -25,6 +25,8 @@ type outbox struct {
 	count func(int)  // hears of bytes before they are written; may be nil
 	moved func()     // hears of each piece that stream has written; may be nil
 	db    int32
+	multi bool // what is appended is queued by a transaction of keyhaul's own
+	moves bool // that transaction has selected a database
 	piece []byte
 }
 
@@ -130,11 +132,20 @@ func (o *outbox) selectDB(db int32) {
 	if o.db == db {
 		return
 	}
+	o.queueSelect(db)
+	kind := opSelect
+	if o.multi {
+		kind, o.moves = opBodyDB, true
+	}
+	o.ops = append(o.ops, op{kind: kind, left: 1, total: 1})
+}
+
+// queueSelect appends a SELECT whose reply belongs to an op of the caller's.
+func (o *outbox) queueSelect(db int32) {
 	o.db = db
 	n := len(o.arena)
 	o.arena = resp.AppendArray(o.arena, 2)
 	o.arena = resp.AppendBulkString(o.arena, "SELECT")
 	o.arena = resp.AppendBulkInt(o.arena, int64(db))
 	o.grown(n)
-	o.ops = append(o.ops, op{kind: opSelect, left: 1, total: 1})
 }

@@ -14,13 +14,14 @@ type setback struct {
 	unacked int64           // entries that were sent without an answer
 	again   int64           // entries that are applied and yet sent again, because one before them was refused
 	slots   map[uint16]bool // which have failed, on a cluster
+	exact   bool            // nothing is applied twice, however often it is tried
 }
 
 func (s *setback) items() []item { return append(s.failed, s.rest...) }
 
 // refused reports whether entries are refused until something changes that a new connection does not bring.
 func (s *setback) refused() bool {
-	return s.cause != nil && s.cause.act <= actWait && len(s.failed) > 0
+	return !s.exact && s.cause != nil && s.cause.act <= actWait && len(s.failed) > 0
 }
 
 // recover is the one way in which things are mended. As long as an entry is refused only that one is tried: what
@@ -113,6 +114,9 @@ func (d *dispatcher) reopen(ctx context.Context, cause *failure) error {
 	if err := d.route.open(ctx, hint); err != nil {
 		return err
 	}
+	if err := d.refence(ctx); err != nil {
+		return err
+	}
 	d.setReady(true)
 	d.releaseAll()
 	d.mended = time.Now()
@@ -126,13 +130,14 @@ func (d *dispatcher) releaseAll() {
 }
 
 func (d *dispatcher) collect() setback {
-	s := setback{slots: make(map[uint16]bool)}
+	s := setback{slots: make(map[uint16]bool), exact: d.exact()}
 	var worked int64
 	for _, l := range d.lanes {
 		maps.Copy(s.slots, l.slots)
 		l.collect(&s)
 		worked += l.acked.Load()
 	}
+	d.resent(s.items())
 	const lasting = time.Second
 	if worked > d.worked || time.Since(d.mended) > lasting {
 		d.backoff.Reset()
@@ -146,7 +151,10 @@ func (d *dispatcher) collect() setback {
 
 // tell says what is sent again, and what that may mean.
 func (d *dispatcher) tell(s setback) {
-	if s.unacked > 0 {
+	if s.unacked > 0 && s.exact {
+		d.cfg.Log.Warn().Int64("unacknowledged", s.unacked).
+			Msg("a connection to the target was lost: the fences tell which commands it has applied, the others are sent again")
+	} else if s.unacked > 0 {
 		d.cfg.Log.Warn().Int64("unacknowledged", s.unacked).
 			Msg("a connection to the target was lost: commands that it did not acknowledge are sent again, and may be applied twice")
 	}
@@ -155,7 +163,7 @@ func (d *dispatcher) tell(s setback) {
 	}
 	d.cfg.Log.Warn().Str("cause", s.cause.err.Text).Int("waiting", len(s.failed)+len(s.rest)).
 		Msg("the target has refused entries for now; they are sent again")
-	if s.again > 0 {
+	if s.again > 0 && !s.exact {
 		d.cfg.Log.Warn().Int64("entries", s.again).
 			Msg("entries behind a refused one were applied already: they are sent again, and are applied twice")
 	}

@@ -75,6 +75,9 @@ func (l *lane) read(conn *resp.Conn) error {
 			}
 			pos += size
 		}
+		if l.d.slots != nil {
+			signal(l.wake) // what waits in a slot may go now
+		}
 		if pos == len(buf) && cap(buf) > maxReplyBuffer {
 			buf = make([]byte, 0, replyBuffer) // it has grown for one long reply
 		}
@@ -125,7 +128,7 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 	switch o.kind {
 	case opEntries:
 		if isError || l.failing {
-			l.entryReply(o, item{o.batch, o.first + uint32(o.total-o.left-1), 1, o.part}, b)
+			l.entryReply(o, o.entryOf(o.total-o.left-1), b)
 		}
 	case opOne:
 		if isError || l.failing {
@@ -144,7 +147,17 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 		if isError {
 			return true, fmt.Errorf("SELECT: %w", errorOf(b))
 		}
-	case opPing: // any reply proves life
+	case opMulti, opBody, opBodyDB:
+		l.queuedReply(o, b)
+	case opExec:
+		if o.left > 0 {
+			l.queuedReply(o, b)
+		} else {
+			l.execReply(o, b)
+		}
+	case opDiscard:
+		l.discarded()
+	case opPing, opMark: // any reply proves life; a mark is written again a second later
 	case opTimeout:
 		l.setTimeout(b)
 	}
@@ -157,19 +170,32 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 
 // finish accounts for an op whose replies are all in, and only then lets the lane be quiet.
 func (l *lane) finish(o *op) {
-	l.entries.Add(-int64(o.count))
-	l.bytes.Add(-int64(o.size))
-	if n := int(o.count - o.bad); o.batch != nil && n > 0 {
-		l.acked.Add(int64(n))
-		l.d.progress()
-		o.batch.Done(n)
+	switch {
+	case o.kind.queued():
+		l.queued = append(l.queued, *o)
+	case o.kind == opExec, o.kind == opDiscard:
+		l.decided()
+	default:
+		l.account(o)
 	}
+	l.settled.Add(1)
 	l.mu.Lock()
 	l.reading = false
 	empty := l.flight.len() == 0
 	l.mu.Unlock()
 	if empty {
 		signal(l.d.idle)
+	}
+}
+
+// account takes the entries of an op out of flight.
+func (l *lane) account(o *op) {
+	l.entries.Add(-int64(o.count))
+	l.bytes.Add(-int64(o.size))
+	if n := int(o.count - o.bad); o.batch != nil && n > 0 {
+		l.acked.Add(int64(n))
+		l.d.progress()
+		o.batch.Done(n)
 	}
 }
 
@@ -191,6 +217,9 @@ func (l *lane) entryReply(o *op, it item, b []byte) {
 // refused decides on an entry that the target has refused.
 func (l *lane) refused(o *op, it item, e *resp.Error) {
 	act := classify(e)
+	if act == actData && l.d.replayed(it, e) {
+		return
+	}
 	if act != actData {
 		if act >= actAsk {
 			l.redirects.Add(1)
@@ -245,7 +274,7 @@ func (l *lane) stringsReply(o *op, b []byte) {
 	}
 	for i := o.first; i < o.first+o.n; i++ {
 		if e := &o.batch.Entries[i]; isPlainString(o.batch, e, o.batch.KeyOf(e)) {
-			l.again(o, item{o.batch, i, 1, whole}, why)
+			l.again(o, item{batch: o.batch, first: i, n: 1}, why)
 		}
 	}
 }

@@ -120,6 +120,14 @@ func (l *errorsLog) add(s skipped) error {
 	return err
 }
 
+// ListSkipped adds a line to the file that lists skipped entries, if there is one: of a command that an earlier run has
+// noted on the target.
+func ListSkipped(path string, at time.Time, position int64, db int32, name string, keys []string, refusal string) error {
+	l := errorsLog{path: path}
+	defer l.close()
+	return l.add(skipped{Time: at, Position: position, DB: db, Command: name, Keys: keys, Error: refusal})
+}
+
 func (l *errorsLog) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -95,6 +95,9 @@ func entrySlots(b *haul.Batch, e *haul.Entry) (slots []uint16, apart bool, err e
 	var channels []uint16 // of PUBLISH, which every node takes: it goes with the rest where that is in one place
 	cmds := b.CommandsOf(e)
 	for i := range cmds {
+		if cmds[i].Skip {
+			continue
+		}
 		some, err := slotsOf(b, &cmds[i])
 		if err != nil {
 			return nil, false, err

@@ -21,6 +21,9 @@ func (s *standalone) open(ctx context.Context, _ string) error {
 		lanes := make([]*lane, max(s.d.cfg.SnapshotLanes, 1))
 		for i := range lanes {
 			lanes[i] = newLane(s.d, addr)
+			if i == 0 && s.d.cfg.Store != nil {
+				lanes[i].marked = s.d.cfg.Store.Keys().WholeMark()
+			}
 		}
 		s.d.setLanes(lanes)
 	}
@@ -49,7 +52,14 @@ func (s *standalone) dispatch(ctx context.Context, b *haul.Batch) error {
 	if err := s.d.hasDBs(ctx, b); err != nil {
 		return err
 	}
-	eachRun(b, func(first, n uint32) { l.push(item{b, first, n, whole}) })
+	if applied := s.d.skipApplied(b); applied > 0 {
+		if applied == len(b.Entries) {
+			s.d.alreadyApplied(b, applied)
+			return nil
+		}
+		defer s.d.alreadyApplied(b, applied)
+	}
+	eachRun(b, func(first, n uint32) { l.push(item{batch: b, first: first, n: n}) })
 	return nil
 }
 
@@ -78,9 +88,20 @@ func eachRun(b *haul.Batch, f func(first, n uint32)) {
 }
 
 func (s *standalone) again(_ context.Context, items []item, _ map[uint16]bool) error {
-	s.d.lanes[0].push(items...)
+	for _, it := range items {
+		for ; it.n > 0 && s.d.applied != nil && !it.batch.Snapshot && s.d.isApplied(0, it.entry()); it.n-- {
+			it.first++
+			it.batch.Done(1)
+		}
+		if it.n > 0 {
+			s.d.lanes[0].push(it)
+		}
+	}
 	return nil
 }
+
+// slotsOf implements router.
+func (s *standalone) slotsOf(*lane) []uint16 { return nil }
 
 // behind implements router: on one server everything of the stream keeps its order.
 func (s *standalone) behind(_ *lane, it item) bool { return !it.batch.Snapshot }

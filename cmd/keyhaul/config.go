@@ -22,6 +22,12 @@ const (
 	onErrorHold = "hold"
 	onErrorSkip = "skip"
 
+	exactlyOnce = "exactly-once"
+	atLeastOnce = "at-least-once"
+
+	expirySource = "source"
+	expiryTarget = "target"
+
 	ackApplied  = "applied"
 	ackReceived = "received"
 
@@ -41,15 +47,19 @@ type config struct {
 	HTTP         string // host:port; empty means no server
 	HTTPExplicit bool   // chosen by the operator: a busy port is an error, not replaced
 
-	Until         string // empty (a daemon), untilSnapshot or untilCaughtUp (one-shots)
-	Existing      string // existingFail, existingReplace, existingSkip or existingFlush
-	Delivery      string // "at-least-once"
-	OnError       string // onErrorStop, onErrorHold or onErrorSkip
-	MaxSkipped    int
-	Ack           string // ackApplied or ackReceived
-	DryRun        bool
-	ReadyMaxLag   time.Duration
-	SnapshotLanes int // connections of the snapshot to each target node; 0 means automatic
+	Until           string // empty (a daemon), untilSnapshot or untilCaughtUp (one-shots)
+	Existing        string // existingFail, existingReplace, existingSkip or existingFlush
+	Delivery        string // exactlyOnce or atLeastOnce
+	OnLostHistory   string // fail, resync or flush
+	ExpiryMode      string // expirySource or expiryTarget
+	ExpiryGrace     time.Duration
+	OnError         string // onErrorStop, onErrorHold or onErrorSkip
+	OnErrorExplicit bool
+	MaxSkipped      int
+	Ack             string // ackApplied or ackReceived
+	DryRun          bool
+	ReadyMaxLag     time.Duration
+	SnapshotLanes   int // connections of the snapshot to each target node; 0 means automatic
 
 	ConnectDeadline time.Duration // 0 means none
 	DrainDeadline   time.Duration
@@ -115,6 +125,9 @@ func (r *resolver) config() config {
 		Until:         r.enum("until"),
 		Existing:      r.enum("existing"),
 		Delivery:      r.enum("delivery"),
+		OnLostHistory: r.enum("on-lost-history"),
+		ExpiryMode:    r.enum("expiry-mode"),
+		ExpiryGrace:   r.positive("expiry.grace"),
 		OnError:       r.enum("on-error"),
 		MaxSkipped:    r.int("max-skipped", 0, 1<<30),
 		Ack:           r.enum("ack"),
@@ -147,6 +160,7 @@ func (r *resolver) config() config {
 
 // adapt fills in the defaults that depend on the kind of run or on the machine.
 func (r *resolver) adapt(c *config) {
+	c.OnErrorExplicit = c.OnError != ""
 	if c.OnError == "" {
 		c.OnError = onErrorHold
 		if c.OneShot() {
@@ -158,15 +172,5 @@ func (r *resolver) adapt(c *config) {
 	}
 	if c.Buffer.MaxBytes == 0 {
 		c.Buffer.MaxBytes = defaultBuffer(memoryLimit("/"))
-	}
-	for _, later := range [][3]string{
-		{"delivery", "exactly-once", "at-least-once"},
-		{"on-lost-history", "resync", "fail"},
-		{"on-lost-history", "flush", "fail"},
-		{"expiry-mode", "source", "target"},
-	} {
-		if key := later[0]; r.values[key].text() == later[1] {
-			r.mistake(key, r.values[key].origin, later[1]+" does not exist yet: use "+later[2])
-		}
 	}
 }

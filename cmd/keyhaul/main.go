@@ -82,7 +82,7 @@ until you cut over. It reads as a replica does and never writes to the source.`,
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	for _, c := range []*cobra.Command{newSync(environ), newStatus(environ), newVersion()} {
+	for _, c := range []*cobra.Command{newSync(environ), newStatus(environ), newFinish(environ), newCleanup(environ), newVersion()} {
 		c.Args = noArgs
 		root.AddCommand(c)
 	}

@@ -46,6 +46,7 @@ type monitor struct {
 	writer  haul.Writer
 	samples []sample
 	stop    func()
+	waiter  bool // another process runs the haul, and this one is ready to take over
 }
 
 type sample struct {
@@ -75,6 +76,13 @@ func (m *monitor) begin(r haul.Reader, w haul.Writer, log zerolog.Logger, termin
 		defer close(done)
 		m.watch(ctx, log, draw)
 	}()
+}
+
+// standby says whether this process waits for its turn.
+func (m *monitor) standby(on bool) {
+	m.mu.Lock()
+	m.waiter = on
+	m.mu.Unlock()
 }
 
 func (m *monitor) end() {
@@ -136,6 +144,10 @@ func (m *monitor) status() report {
 	r.Links = []haul.LinkStatus{{Source: m.cfg.Source.String(), Phase: haul.PhaseConnecting, Received: -1, Applied: -1, SourceOffset: -1, RunwaySeconds: -1}}
 	r.Target = haul.WriterStatus{Target: m.cfg.Target.String()}
 	r.Rate.ETASeconds = -1
+	if m.waiter {
+		r.Phase, r.Ready = haul.PhaseWaiting, true
+		return r
+	}
 	if m.reader == nil {
 		return r
 	}

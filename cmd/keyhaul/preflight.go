@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
@@ -192,35 +193,46 @@ func (e *ends) refuse() error {
 	return nil
 }
 
-// existing decides what to do about keys that the target holds, before anything is written.
-func (e *ends) existing(cfg config) error {
-	if e.keys == 0 || cfg.Existing != existingFail {
+// mayBegin refuses what can be refused before anything is written.
+func (e *ends) mayBegin(ctx context.Context, cfg config, store *checkpoint.Store, st *checkpoint.State) error {
+	if err := mayResume(cfg, st); err != nil {
+		return err
+	}
+	if !st.Found && e.keys > 0 && cfg.Existing == existingFail {
+		return haul.Errorf(haul.ExitRefused,
+			"say what to do with them: --existing flush (delete them first), replace (overwrite keys of the same name), or skip (keep them)",
+			"the target %s holds %d keys already", cfg.Target, e.keys)
+	}
+	if cfg.Delivery != exactlyOnce {
 		return nil
 	}
-	return haul.Errorf(haul.ExitRefused,
-		"say what to do with them: --existing flush (delete them first), replace (overwrite keys of the same name), or skip (keep them)",
-		"the target %s holds %d keys already", cfg.Target, e.keys)
-}
-
-// flush empties every primary of the target.
-func (e *ends) flush(ctx context.Context, target *topology.Dialer) error {
-	const patience = 10 * time.Minute // FLUSHALL of a large data set is slow where it is not lazy
+	if t := e.target; t.MaxMemory > 0 && t.MaxMemoryPolicy != "" && t.MaxMemoryPolicy != "noeviction" {
+		return haul.Errorf(haul.ExitRefused, "CONFIG SET maxmemory-policy noeviction on the target, or use --delivery at-least-once",
+			"the target may evict keys (maxmemory-policy %s): it would lose data, and what keyhaul must know of it", t.MaxMemoryPolicy)
+	}
 	for _, addr := range e.primary {
-		c, err := target.Open(ctx, addr)
-		if err != nil {
-			return fmt.Errorf("target %s: %w", addr, err)
-		}
-		_, err = c.Do(ctx, patience, "FLUSHALL")
-		_ = c.Close()
-		if err != nil {
-			return fmt.Errorf("target %s: FLUSHALL: %w", addr, err)
+		if err := mayEvict(ctx, store, addr); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// mayEvict makes sure that connections of our own can be ended: what a closed one has sent may otherwise be executed
+// after it was found not to be.
+func mayEvict(ctx context.Context, store *checkpoint.Store, addr string) error {
+	_, err := store.Evict(ctx, addr, func(int64, string) bool { return false })
+	var refused *resp.Error
+	if errors.As(err, &refused) && refused.Code == "NOPERM" {
+		return haul.Errorf(haul.ExitRefused,
+			"let the target's user run them (ACL SETUSER … +client|list +client|kill +client|id +client|setname), or use --delivery at-least-once",
+			"exactly-once delivery needs CLIENT LIST and CLIENT KILL on the target %s: %w", addr, refused)
+	}
+	return nil // anything else shows itself again when it matters
+}
+
 // plan says what is going to happen.
-func (e *ends) plan(cfg config) []string {
+func (e *ends) plan(cfg config, st *checkpoint.State) []string {
 	mode := "one server"
 	if e.target.Cluster {
 		mode = fmt.Sprintf("a cluster of %d primaries", e.shards)
@@ -233,10 +245,20 @@ func (e *ends) plan(cfg config) []string {
 	if e.keys > 0 {
 		existing = fmt.Sprintf("which holds %d keys: --existing %s", e.keys, cfg.Existing)
 	}
+	does := "full copy, then the stream of writes"
+	switch {
+	case st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming:
+		does = fmt.Sprintf("goes on where it stopped, at offset %d", st.Base.Offset)
+		existing = fmt.Sprintf("which holds %d keys", e.keys)
+	case st.Found:
+		does = "repeats its full copy, then the stream of writes"
+		existing = fmt.Sprintf("which holds %d keys", e.keys)
+	}
 	return []string{
 		fmt.Sprintf("source  %s: %s %s, %d keys in databases %v, %d MB used", cfg.Source, e.source.Product, e.source.Version,
 			e.source.Keys(), e.sourceDB, e.source.UsedMemory>>20),
 		fmt.Sprintf("target  %s: %s %s, %s, %s", cfg.Target, e.target.Product, e.target.Version, mode, existing),
-		fmt.Sprintf("haul    %q: full copy, then the stream of writes, %s; delivery at least once; on error %s", cfg.Name, end, cfg.OnError),
+		fmt.Sprintf("haul    %q: %s, %s; delivery %s; on error %s; on lost history %s; deadlines by the %s's clock", cfg.Name, does, end,
+			cfg.Delivery, cfg.OnError, cfg.OnLostHistory, cfg.ExpiryMode),
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -10,8 +11,10 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 
+	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/filter"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
@@ -51,7 +54,12 @@ type app struct {
 	waits    *haul.Waits
 	source   *topology.Dialer
 	target   *topology.Dialer
+	store    *checkpoint.Store
+	lease    *checkpoint.Lease
+	began    checkpoint.Record // what the target knew of the haul when the last pipeline ended
 	monitor  *monitor
+
+	finishing bool // this is keyhaul finish
 }
 
 func newApp(cfg config) *app {
@@ -110,16 +118,26 @@ func (a *app) stopped(err error, link haul.LinkStatus) error {
 	return nil
 }
 
-// haul meets both ends, builds the pipeline and runs it.
+// haul meets both ends and takes the source to the target, for as long as this process may write there.
 func (a *app) haul(ctx context.Context) error {
 	e, err := meet(ctx, a.cfg, a.source, a.target, a.waits, a.log)
 	if err != nil {
 		return err
 	}
-	if err := e.existing(a.cfg); err != nil {
+	a.openStore(e)
+	defer a.store.Close()
+	st, err := a.load(ctx)
+	if err != nil {
 		return err
 	}
-	plan := e.plan(a.cfg)
+	if err := e.mayBegin(ctx, a.cfg, a.store, st); err != nil {
+		return err
+	}
+	if a.finishing && (!st.Found || st.Record.Phase != checkpoint.PhaseStreaming) {
+		return haul.Errorf(haul.ExitRefused, "look at --name and --target; keyhaul sync makes the copy",
+			"the target has no complete copy of a haul %q", a.cfg.Name)
+	}
+	plan := e.plan(a.cfg, st)
 	if a.cfg.DryRun {
 		for _, line := range plan {
 			fmt.Println(line)
@@ -129,21 +147,133 @@ func (a *app) haul(ctx context.Context) error {
 	for _, line := range plan {
 		a.log.Info().Msg(line)
 	}
-	if a.cfg.Existing == existingFlush && e.keys > 0 {
-		if err := e.flush(ctx, a.target); err != nil {
+	for {
+		if err := a.acquire(ctx); err != nil {
+			return err
+		}
+		err := a.hold(ctx, func(ctx context.Context) error { return a.follow(ctx, e) })
+		if !errors.Is(err, checkpoint.ErrTaken) {
+			return err
+		}
+		if a.cfg.OneShot() {
+			return haul.Errorf(haul.ExitHeld, "stop one of the two", "another keyhaul has taken this haul over: %w", err)
+		}
+		a.log.Warn().Msg("another keyhaul has taken this haul over; this one stands by")
+	}
+}
+
+// openStore gives this process a name on the target, by which the next one finds its connections.
+func (a *app) openStore(e *ends) {
+	worker := rand.Text()[:12]
+	a.target.ClientName = checkpoint.Prefix + a.cfg.Name + ":" + worker
+	a.store = checkpoint.New(checkpoint.Config{Dialer: a.target, Name: a.cfg.Name, Cluster: e.target.Cluster, Log: a.log})
+	a.lease = checkpoint.NewLease(checkpoint.LeaseConfig{Store: a.store, Worker: worker, Log: a.log})
+}
+
+// acquire takes the lease. A daemon stands by as long as another one has it.
+func (a *app) acquire(ctx context.Context) error {
+	const who = "lease"
+	defer a.waits.Clear(who)
+	defer a.monitor.standby(false)
+	return a.lease.Acquire(ctx, !a.cfg.OneShot(), func(worker string) {
+		a.monitor.standby(true)
+		a.waits.Set(who, "another keyhaul (worker "+worker+") runs this haul", "none needed: this one takes over when that one ends")
+		a.log.Info().Str("worker", worker).Msg("another keyhaul runs this haul; this one stands by")
+	})
+}
+
+// hold runs fn for as long as the lease is ours, and gives it back behind it.
+func (a *app) hold(ctx context.Context, fn func(context.Context) error) error {
+	errDone := errors.New("done")
+	leaseCtx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	runCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var lost error
+	var g errgroup.Group
+	g.Go(func() error {
+		if err := a.lease.Run(leaseCtx); errors.Is(err, checkpoint.ErrTaken) || errors.Is(err, checkpoint.ErrGone) {
+			lost = err
+			cancel(err)
+		}
+		return nil
+	})
+	err := fn(runCtx)
+	stop(errDone)
+	_ = g.Wait()
+	if lost != nil && ctx.Err() == nil {
+		return lost
+	}
+	release, done := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer done()
+	if relErr := a.lease.Release(release); relErr != nil && !errors.Is(relErr, checkpoint.ErrTaken) {
+		a.log.Warn().Err(relErr).Msg("the lease could not be given back; the next keyhaul takes it over all the same")
+	}
+	return err
+}
+
+// follow runs pipelines, each from what the target has.
+func (a *app) follow(ctx context.Context, e *ends) error {
+	for round := 0; ; round++ {
+		st, err := a.load(ctx)
+		if err != nil {
+			return err
+		}
+		if round > 0 && !st.Found { // it was there when the pipeline before began
+			st.Lost = fmt.Errorf("%w: the target has no record of it any more", checkpoint.ErrLost)
+			st.Found, st.Record = true, a.began
+		}
+		if err := mayResume(a.cfg, st); err != nil {
+			return err
+		}
+		if len(st.Refusals) > 0 {
+			if err := a.listRefusals(ctx, st); err != nil {
+				return err
+			}
+		}
+		h, l, err := a.pipeline(ctx, e, st)
+		if err != nil {
+			return err
+		}
+		a.monitor.begin(h.Reader, h.Writer, a.log, a.terminal)
+		err = h.Run(ctx)
+		l.close()
+		a.monitor.end()
+		a.began = a.store.Record()
+		switch {
+		case errors.Is(err, writer.ErrRewind) && ctx.Err() == nil:
+			a.log.Warn().Msg("the target was restarted or failed over: what it has is read from its fences, and the stream goes on from there")
+		case err == nil && a.cfg.Until == untilCaughtUp:
+			return a.finish(ctx)
+		default:
 			return err
 		}
 	}
-	h, err := a.pipeline(e)
-	if err != nil {
-		return err
-	}
-	a.monitor.begin(h.Reader, h.Writer, a.log, a.terminal)
-	defer a.monitor.end()
-	return h.Run(ctx)
 }
 
-func (a *app) pipeline(e *ends) (*haul.Haul, error) {
+// finish sets the true deadlines.
+func (a *app) finish(ctx context.Context) error {
+	r := a.store.Record()
+	if r.Grace == 0 && !r.Import {
+		return nil
+	}
+	a.log.Info().Msg("setting the true deadlines on the target")
+	return a.store.Finish(ctx, nil)
+}
+
+// listRefusals moves the journal of refused commands to errors.log.
+func (a *app) listRefusals(ctx context.Context, st *checkpoint.State) error {
+	for _, x := range st.Refusals {
+		a.log.Warn().Str("command", x.Command).Strs("keys", x.Keys).Str("error", x.Error).Int64("position", x.Offset).
+			Msg("an entry was skipped")
+		if err := writer.ListSkipped(a.state.file("errors.log"), x.Time, x.Offset, x.DB, x.Command, x.Keys, x.Error); err != nil {
+			return fmt.Errorf("a skipped entry could not be listed: %w", err)
+		}
+	}
+	return a.store.Forget(ctx)
+}
+
+func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*haul.Haul, *ledger, error) {
 	cfg := a.cfg
 	spoolMax := cfg.Spool.MaxBytes
 	spoolDir := ""
@@ -153,15 +283,24 @@ func (a *app) pipeline(e *ends) (*haul.Haul, error) {
 	if spoolMax == 0 {
 		var err error
 		if spoolMax, err = spoolLimit(a.state.path, cfg.Buffer.MaxBytes); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
+	l := &ledger{store: a.store, lease: a.lease, dir: a.state.path, log: a.log, first: st.Record}
+	if err := a.expiry(ctx, e, st, l); err != nil {
+		return nil, nil, err
+	}
+	if !st.Found {
+		l.first.Began = began(cfg, e.keys)
+	} else if st.Record.Prune {
+		l.keep = checkpoint.NewKeySet(l.dir)
+	}
 	repeat := reader.RepeatOver
-	if e.keys == 0 || cfg.Existing == existingFlush {
+	if from := l.first.Began; from == checkpoint.BeganEmpty || from == checkpoint.BeganFlushed {
 		repeat = reader.RepeatFlush
 	}
 	existing := writer.ExistingReplace
-	if cfg.Existing == existingSkip {
+	if l.first.Began == checkpoint.BeganSkip {
 		existing = writer.ExistingSkip
 	}
 	const window = 4 << 20
@@ -169,21 +308,53 @@ func (a *app) pipeline(e *ends) (*haul.Haul, error) {
 	if lanes == 0 {
 		lanes = 2
 	}
+	var applied []int64
+	var replayUntil int64
+	if st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming {
+		applied, replayUntil = st.Applied, max(e.source.MasterReplOffset, st.Highest)
+	}
 	return &haul.Haul{
 		Reader: reader.NewPSYNC(reader.PSYNCConfig{
 			Dialer: a.source, Dir: spoolDir, SpoolMax: spoolMax, SpoolWindow: window,
 			Retain: cfg.Spool.Retain, RetainBytes: cfg.Spool.RetainBytes,
 			ReplyTimeout: cfg.ReplyTimeout, Until: reader.Until(cfg.Until), Patience: cfg.ConnectDeadline, AckReceived: cfg.Ack == ackReceived,
-			RepeatSnapshot: repeat, Waits: a.waits, Log: a.log,
+			RepeatSnapshot: repeat, OnLostHistory: reader.LostHistory(cfg.OnLostHistory),
+			Resume: resume(st), First: firstClean(cfg, st, e.keys), Checkpoint: l, Waits: a.waits, Log: a.log,
 		}),
 		Writer: writer.New(writer.Config{
-			Dialer: a.target, Node: e.target, Filters: []haul.Filter{filter.NewHousekeeping()},
+			Dialer: a.target, Node: e.target, Filters: filter.All(),
 			Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
 			ErrorsLog: a.state.file("errors.log"), SnapshotLanes: lanes,
+			Exact: cfg.Delivery == exactlyOnce, Store: a.store, Lease: a.lease, Applied: applied, ReplayUntil: replayUntil,
+			Grace: time.Duration(l.first.Grace) * time.Millisecond, ImportSource: l.first.Import,
 			ReplyTimeout: cfg.ReplyTimeout, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
 			Waits: a.waits, Log: a.log,
 		}),
 		Channel:       haul.NewChannel(cfg.Buffer.MaxBytes),
 		DrainDeadline: cfg.DrainDeadline,
-	}, nil
+	}, l, nil
+}
+
+// expiry decides how deadlines are held back. A haul keeps to what it began with, since its finish must know.
+func (a *app) expiry(ctx context.Context, e *ends, st *checkpoint.State, l *ledger) error {
+	switch {
+	case st.Found && st.Record.Finished > 0:
+		a.log.Warn().Time("since", time.Unix(st.Record.Finished, 0).UTC()).
+			Msg("the target has true deadlines since this haul was finished: a key that has expired there since, and that the source has renewed, may be missing")
+	case st.Found && st.Record.Import, !st.Found && a.cfg.ExpiryMode == expirySource && e.target.Product == "valkey" && e.target.AtLeast(8, 1):
+		ok, err := a.store.ImportMode(ctx, true)
+		if err != nil {
+			return err
+		}
+		if l.first.Import = ok; ok {
+			return nil
+		}
+		a.log.Info().Msg("the target may not be put into import mode: deadlines are held back by expiry.grace instead")
+		fallthrough
+	case !st.Found && a.cfg.ExpiryMode == expirySource:
+		if l.first.Grace == 0 {
+			l.first.Grace = a.cfg.ExpiryGrace.Milliseconds()
+		}
+	}
+	return nil
 }

@@ -47,6 +47,16 @@ func Scan(b []byte) (int, error) {
 	return scan(b, 0)
 }
 
+// ArrayHeader reads the start of an array: how many elements it has, and where the first one begins.
+func ArrayHeader(b []byte) (n, at int, err error) {
+	eol := bytes.IndexByte(b, '\n')
+	if eol < 3 || b[0] != KindArray {
+		return 0, 0, &ProtocolError{"no array"}
+	}
+	size, err := ParseInt(b[1 : eol-1])
+	return int(size), eol + 1, err
+}
+
 func scan(b []byte, depth int) (int, error) {
 	if len(b) == 0 {
 		return 0, ErrShort

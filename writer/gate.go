@@ -1,0 +1,204 @@
+package writer
+
+import (
+	"github.com/keyhaul/keyhaul/checkpoint"
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/command"
+)
+
+// A lane of a cluster that delivers exactly once sends what may be repeated as it comes, and everything else in a
+// transaction with the fence of its slot. Such a transaction goes only when every earlier entry of its slot is
+// acknowledged without error, because the fence claims them; and nothing of the slot goes until it is answered, because
+// a later command would overtake it if it is refused. What comes meanwhile joins the slot's next transaction. Other
+// slots flow on.
+
+// slotState is what the lane that has a slot knows of it. It belongs to the lane's writing goroutine, and to the
+// dispatcher while the lane is quiet.
+type slotState struct {
+	last   uint64 // number of the lane's op that holds the newest entry sent
+	fenced bool   // that op is a transaction
+	listed bool   // it is in the gate's list
+	queue  []item // entries that wait, oldest first
+}
+
+type slotTable [command.Slots]slotState
+
+// gate is the list of slots in which entries wait.
+type gate struct {
+	waiting []uint16
+	empties bool
+}
+
+const (
+	unsent    = ^uint64(0) // the number of an op that is about to be encoded
+	txEntries = 256        // of one slot's transaction
+)
+
+// empty reports whether no entry waits. The lane must be locked.
+func (g *gate) empty() bool { return !g.empties }
+
+// collect takes everything that waits. The lane must be quiet.
+func (g *gate) collect(slots *slotTable, to []item) []item {
+	for _, s := range g.waiting {
+		st := &slots[s]
+		to = append(to, st.queue...)
+		clear(st.queue)
+		*st = slotState{queue: st.queue[:0]}
+	}
+	g.waiting, g.empties = g.waiting[:0], false
+	return to
+}
+
+// throughGate sends what may be sent of a turn, and of what waits.
+func (l *lane) throughGate(o *outbox, t turn, current *int) (sent bool, err error) {
+	settled := l.settled.Load()
+	l.admit(t.items, settled)
+	if err := l.pass(o, current); err != nil {
+		return false, err
+	}
+	if t.held || len(l.gate.waiting) == 0 {
+		return false, nil
+	}
+	kept := l.gate.waiting[:0]
+	for i, s := range l.gate.waiting {
+		st := &l.d.slots[s]
+		if st.last > settled {
+			kept = append(kept, s)
+			continue
+		}
+		sent = true
+		if err := l.slotTransaction(o, s, st); err != nil {
+			l.gate.waiting = append(kept, l.gate.waiting[i:]...)
+			return false, err
+		}
+		if len(st.queue) > 0 {
+			kept = append(kept, s)
+		} else {
+			st.listed = false
+		}
+	}
+	l.gate.waiting = kept
+	l.mu.Lock()
+	l.gate.empties = len(kept) > 0
+	l.mu.Unlock()
+	return sent || l.settled.Load() != settled, nil // else the reading goroutine wakes this one
+}
+
+// admit moves entries that have to wait to the queues of their slots; the others stay taken.
+func (l *lane) admit(items []item, settled uint64) {
+	kept := items[:0]
+	for _, it := range items {
+		st := &l.d.slots[it.slot]
+		if len(st.queue) == 0 && (!st.fenced || st.last <= settled) && it.safe() {
+			st.last, st.fenced = unsent, false
+			kept = append(kept, it)
+			continue
+		}
+		st.queue = append(st.queue, it)
+		if !st.listed {
+			st.listed = true
+			l.gate.waiting = append(l.gate.waiting, it.slot)
+		}
+	}
+	l.mu.Lock()
+	l.taken = l.taken[:len(kept)]
+	l.gate.empties = len(l.gate.waiting) > 0
+	l.mu.Unlock()
+}
+
+// pass sends the entries that are still taken, neighbours together.
+func (l *lane) pass(o *outbox, current *int) error {
+	for i := 0; i < len(l.taken); {
+		run, j := l.taken[i], i+1
+		for ; j < len(l.taken) && adjacent(run, l.taken[j]); j++ {
+			run.n++
+		}
+		*current = j
+		if err := l.d.enc.encode(o, run); err != nil {
+			return err
+		}
+		for ; i < j; i++ {
+			l.d.slots[l.taken[i].slot].last = l.sent + uint64(len(o.ops))
+		}
+		if o.size >= flushBytes {
+			if err := o.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// adjacent reports whether it follows run in its batch, and both can be one item.
+func adjacent(run, it item) bool {
+	return run.batch == it.batch && run.part == whole && it.part == whole && run.first+run.n == it.first &&
+		run.entry().Big == nil && it.entry().Big == nil
+}
+
+// slotTransaction sends what waits in a slot: in one transaction with its fence, unless all of it may be repeated.
+func (l *lane) slotTransaction(o *outbox, slot uint16, st *slotState) error {
+	n := min(len(st.queue), txEntries)
+	now := st.queue[:n]
+	st.fenced = false
+	for _, it := range now {
+		if !it.safe() {
+			st.fenced = true
+			break
+		}
+	}
+	if st.fenced {
+		o.begin()
+	}
+	for _, it := range now {
+		if err := l.d.enc.encode(o, it); err != nil {
+			return err
+		}
+	}
+	if st.fenced {
+		last := now[n-1]
+		o.exec(l.d.fenceKey(slot), fenceAt(last.batch, last.entry()), nil)
+	}
+	st.last = l.sent + uint64(len(o.ops))
+	rest := copy(st.queue, st.queue[n:])
+	clear(st.queue[rest:])
+	st.queue = st.queue[:rest]
+	if o.size >= flushBytes {
+		return o.flush()
+	}
+	return nil
+}
+
+// safe reports whether an item may be applied again together with everything that follows it.
+func (it item) safe() bool {
+	e := it.entry()
+	if e.Kind != haul.KindCommand {
+		return false
+	}
+	b := it.batch
+	cmd := &b.Commands[e.First]
+	if e.Big == nil {
+		return cmd.Spec.ReplaySafe(int(cmd.NArg), func(i int) []byte { return b.Arg(cmd, i) })
+	}
+	ok := true
+	return cmd.Spec.ReplaySafe(len(e.Big.Args), func(i int) []byte {
+		p, err := bigArg(e.Big, i)
+		ok = ok && err == nil
+		return p
+	}) && ok
+}
+
+// fenceKey is the key of a slot's fence.
+func (d *dispatcher) fenceKey(slot uint16) string {
+	if k := d.fenceKeys[slot]; k != "" {
+		return k
+	}
+	return d.cfg.Store.Keys().Fence(slot)
+}
+
+func fenceKeys(k checkpoint.Keys) []string {
+	all := make([]string, command.Slots)
+	for s := range all {
+		all[s] = k.Fence(uint16(s))
+	}
+	return all
+}

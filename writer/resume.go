@@ -1,0 +1,201 @@
+package writer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/keyhaul/keyhaul/checkpoint"
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
+)
+
+// ErrRewind says that the target may have lost what it had acknowledged: it was restarted or failed over. What it has
+// now must be read from its fences and marks, and the stream be read again from there.
+var ErrRewind = errors.New("the target was restarted or failed over: the stream is read again from what it has")
+
+// exact reports whether entries are applied exactly once.
+func (d *dispatcher) exact() bool { return d.cfg.Exact }
+
+// leased waits until this worker may write.
+func (d *dispatcher) leased(ctx context.Context) error {
+	if d.cfg.Lease == nil || d.cfg.Lease.Valid() {
+		return nil
+	}
+	return d.cfg.Lease.Wait(ctx)
+}
+
+func (d *dispatcher) leaseText() string {
+	if d.cfg.Lease == nil {
+		return ""
+	}
+	return d.cfg.Lease.Text()
+}
+
+// isApplied reports whether the target's fences say that it has an entry of the stream.
+func (d *dispatcher) isApplied(slot uint16, e *haul.Entry) bool {
+	return d.applied != nil && e.End <= d.applied[slot]
+}
+
+// alreadyApplied completes entries that the target has.
+func (d *dispatcher) alreadyApplied(b *haul.Batch, n int) {
+	d.count("already_applied", int64(n))
+	b.Done(n)
+}
+
+// skipApplied drops those entries of a batch that a standalone target has, and returns their number. Of a transaction
+// that went in pieces before, because it was too large for the buffer then, only the rest is left.
+func (d *dispatcher) skipApplied(b *haul.Batch) int {
+	if d.applied == nil || b.Snapshot || len(b.Entries) == 0 || b.Entries[0].Start >= d.applied[0] {
+		return 0
+	}
+	n := 0
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		switch {
+		case e.Drop != haul.DropNone:
+		case e.End <= d.applied[0]:
+			e.Drop = haul.DropApplied
+			n++
+		case e.Start < d.applied[0] && e.Kind == haul.KindTransaction:
+			cmds := b.CommandsOf(e)
+			for j := range cmds {
+				raw := cmds[j].Raw
+				cmds[j].Skip = e.Start+int64(raw.Off+raw.Len-e.Off) <= d.applied[0]
+			}
+		}
+	}
+	return n
+}
+
+// replayed reports whether an error is what replaying leads to: a HSET meets the string that a later SET has put
+// there. With fences only what may be repeated is, so that nothing but types can be in the way.
+func (d *dispatcher) replayed(it item, e *resp.Error) bool {
+	if it.batch.Snapshot || it.entry().End > d.replayUntil.Load() {
+		return false
+	}
+	typed := e.Code == "WRONGTYPE" || e.Code == "INVALIDOBJ"
+	if d.exact() && !it.loose() && !(typed && it.safe()) {
+		return false
+	}
+	d.count("replay_errors", 1)
+	return true
+}
+
+// resent notes what is going to be sent again.
+func (d *dispatcher) resent(items []item) {
+	if d.exact() && d.slots == nil {
+		return // nothing is applied twice there
+	}
+	for _, it := range items {
+		last := it
+		last.first += it.n - 1
+		if end := last.entry().End; !it.batch.Snapshot && end > d.replayUntil.Load() {
+			d.replayUntil.Store(end)
+		}
+	}
+}
+
+// refence reads the fences of those nodes that were connected to anew: what was sent there without an answer may be
+// applied.
+func (d *dispatcher) refence(ctx context.Context) error {
+	for _, l := range d.lanes {
+		if !l.fresh {
+			continue
+		}
+		l.fresh = false
+		if !d.exact() || d.applied == nil {
+			continue
+		}
+		if err := d.refenceLane(ctx, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *dispatcher) refenceLane(ctx context.Context, l *lane) error {
+	for {
+		err := d.cfg.Store.Applied(ctx, l.addr, d.route.slotsOf(l), d.applied)
+		switch {
+		case err == nil:
+			if d.slots == nil && d.applied[0] < d.written() {
+				return ErrRewind
+			}
+			return nil
+		case errors.Is(err, checkpoint.ErrLost), errors.As(err, new(*resp.Error)):
+			d.cfg.Log.Warn().Err(err).Msg("fences cannot be read where they were")
+			return ErrRewind
+		}
+		d.cfg.Waits.Set(whoTarget, err.Error(), "none needed: keyhaul goes on when the target does")
+		if err := d.sleep(ctx); err != nil {
+			return err
+		}
+		d.cfg.Waits.Clear(whoTarget)
+	}
+}
+
+// written is the highest fence that a standalone target has acknowledged.
+func (d *dispatcher) written() int64 {
+	at := int64(-1)
+	for _, l := range d.lanes {
+		at = max(at, l.fenced.Load())
+	}
+	return at
+}
+
+// known decides whether a lane may be connected to a server: one that was restarted, or promoted, may lack what was
+// acknowledged. A standalone target tells by its fence.
+func (d *dispatcher) known(l *lane, node topology.Node) error {
+	if d.cfg.Store == nil || node.RunID == "" {
+		return nil
+	}
+	switch {
+	case !d.opened || d.runIDs[node.RunID]:
+	case d.exact() && d.slots == nil && d.applied != nil:
+	default:
+		return &topology.Permanent{Err: ErrRewind}
+	}
+	d.runIDs[node.RunID] = true
+	return nil
+}
+
+// evict makes sure that bytes of the lane's last connection, if the server still holds any, are not executed later.
+func (d *dispatcher) evict(ctx context.Context, l *lane, node topology.Node) error {
+	if d.cfg.Store == nil || l.id == 0 || l.runID != node.RunID {
+		return nil
+	}
+	_, err := d.cfg.Store.Evict(ctx, l.addr, func(id int64, name string) bool {
+		return id == l.id && name == d.cfg.Dialer.ClientName
+	})
+	var refused *resp.Error
+	if err == nil || errors.As(err, &refused) && !d.exact() {
+		return nil
+	}
+	return fmt.Errorf("the last connection cannot be ended for sure: %w", err)
+}
+
+// mark has every lane write up to where everything is acknowledged, unless it did.
+func (d *dispatcher) mark(at haul.Position) {
+	if d.cfg.Store == nil || at.Offset < 0 || at == d.markedAt {
+		return
+	}
+	d.markedAt = at
+	for _, l := range d.lanes {
+		l.setMark(checkpoint.Fence{Generation: at.Generation, At: at})
+	}
+}
+
+func (l *lane) setMark(f checkpoint.Fence) {
+	l.mu.Lock()
+	l.mark = &f
+	l.mu.Unlock()
+	signal(l.wake)
+}
+
+func (l *lane) setMarked(key string) {
+	l.mu.Lock()
+	l.marked = key
+	l.mu.Unlock()
+}
