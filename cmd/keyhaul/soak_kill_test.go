@@ -47,7 +47,7 @@ func (s *trial) killOften(fresh bool) {
 // TestSoakFencesOff: the same test sees that commands are applied twice where nothing prevents it.
 func TestSoakFencesOff(t *testing.T) {
 	t.Parallel()
-	s := newTrial(t, setup{flags: []string{"--delivery", "at-least-once"}})
+	s := newTrial(t, setup{flags: fencesOff})
 	s.killOften(false)
 	s.level()
 	r := s.compare(rt.CompareOptions{Grace: grace})
