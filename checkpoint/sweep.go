@@ -69,8 +69,12 @@ func (w *sweep) node(ctx context.Context, c *conn) error {
 	if err != nil {
 		return err
 	}
-	for _, db := range slices.Sorted(maps.Keys(about.Keyspace)) {
-		if len(about.Keyspace) > 1 || db != 0 {
+	dbs := slices.Sorted(maps.Keys(about.Keyspace))
+	if !slices.Contains(dbs, 0) { // some servers tell nothing of their databases
+		dbs = slices.Insert(dbs, 0, 0)
+	}
+	for _, db := range dbs {
+		if db != 0 { // which comes first, and is selected from the start
 			if _, err := c.do(ctx, "SELECT", strconv.Itoa(db)); err != nil {
 				return err
 			}
