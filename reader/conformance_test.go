@@ -23,12 +23,12 @@ var readers = []struct {
 	{"psync", func(t testing.TB, url string, w *haul.Waits) haul.Reader {
 		return NewPSYNC(PSYNCConfig{
 			Dialer: dialer(t, url), Dir: t.TempDir(), SpoolMax: 1 << 30, SpoolWindow: 1 << 20, Retain: time.Second,
-			RetainBytes: 1 << 20, ReplyTimeout: 20 * time.Second, Waits: w, Log: zerolog.Nop(),
+			RetainBytes: 1 << 20, ReplyTimeout: 20 * time.Second, Checkpoint: &ledger{}, Waits: w, Log: zerolog.Nop(),
 		})
 	}},
 	{"psync in memory", func(t testing.TB, url string, w *haul.Waits) haul.Reader {
 		return NewPSYNC(PSYNCConfig{
-			Dialer: dialer(t, url), SpoolMax: 64 << 20, ReplyTimeout: 20 * time.Second, Waits: w, Log: zerolog.Nop(),
+			Dialer: dialer(t, url), SpoolMax: 64 << 20, ReplyTimeout: 20 * time.Second, Checkpoint: &ledger{}, Waits: w, Log: zerolog.Nop(),
 		})
 	}},
 }

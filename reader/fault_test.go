@@ -27,7 +27,10 @@ func TestCutInSnapshot(t *testing.T) {
 			proxy := rt.NewProxy(t, source.Addr)
 			proxy.CutAfter(300_000, rt.ToClient)
 			s := &sink{copy: newCopier(target).copy}
-			r := run(t, plan{url: "redis://" + proxy.Addr(), sink: s, config: func(c *PSYNCConfig) { c.RepeatSnapshot = repeat }})
+			l := &ledger{flush: func() { target.MustDo("FLUSHALL") }}
+			r := run(t, plan{url: "redis://" + proxy.Addr(), sink: s, config: func(c *PSYNCConfig) {
+				c.RepeatSnapshot, c.Checkpoint = repeat, l
+			}})
 			r.eventually("second sync", func() error {
 				if r.reader.Status().FullSyncs != 2 {
 					return errors.New("not yet")
@@ -38,23 +41,12 @@ func TestCutInSnapshot(t *testing.T) {
 			source.MustDo("INCR", "n")
 			r.level(source)
 			equal(t, source, target)
-			flushes, keys := 0, map[string]int{}
-			for _, x := range s.all(true) {
-				if x.kind == haul.KindCommand {
-					flushes++
-					if len(keys) == 0 {
-						t.Error("FLUSHALL before the first key")
-					}
-					clear(keys)
-					continue
-				}
-				keys[x.name]++
+			want := map[Repeat][]Clean{RepeatFlush: {CleanNone, CleanFlush}, RepeatOver: {CleanNone, CleanNone}}[repeat]
+			if !slices.Equal(l.cleans, want) || l.streams != 1 {
+				t.Errorf("begun with %v, want %v; %d streams", l.cleans, want, l.streams)
 			}
-			if want := map[Repeat]int{RepeatFlush: 1, RepeatOver: 0}[repeat]; flushes != want {
-				t.Errorf("%d FLUSHALLs, want %d", flushes, want)
-			}
-			if n := r.reader.Status().SnapshotKeys; repeat == RepeatFlush && n != int64(len(keys)) {
-				t.Errorf("the status counts %d keys of %d", n, len(keys))
+			if n := r.reader.Status().SnapshotKeys; n != 30_000 {
+				t.Errorf("the status counts %d keys", n)
 			}
 			if got := syncs(source); got != "2" {
 				t.Errorf("the source counts %s full syncs", got)
@@ -388,7 +380,9 @@ func TestTransactionEdge(t *testing.T) {
 		sunk, decoded := make(chan struct{}), make(chan error, 1)
 		go func() { s.run(); close(sunk) }()
 		go func() {
-			decoded <- decodeStream(ctx, spool, ch, haul.Position{ReplID: id1}, func(int64) {}, func() {})
+			decoded <- decodeStream(ctx, spool, ch, haul.Position{ReplID: id1}, streamEvents{
+				func(int64) {}, func() {}, func(int64) string { return id1 },
+			})
 		}()
 		for at := 0; at < len(stream); at += 30_000 {
 			if err := spool.Write(ctx, []byte(stream[at:min(at+30_000, len(stream))])); err != nil {

@@ -127,7 +127,7 @@ func (s *sink) note(b *haul.Batch) error {
 				x.dbs = append(x.dbs, b.CommandsOf(e)[j].DB)
 			}
 		}
-		if !b.Snapshot && (e.End < s.last.Offset || e.End > b.End.Offset) {
+		if !b.Snapshot && (e.Resume < s.last.Offset || e.Resume > b.End.Offset || e.Resume > e.End) {
 			return fmt.Errorf("%v: position goes back behind %v, batch ends at %v", x, s.last, b.End)
 		}
 		if !b.Snapshot {
@@ -258,6 +258,32 @@ func dialer(t testing.TB, url string) *topology.Dialer {
 	return topology.NewDialer(e)
 }
 
+// ledger is a Checkpoint that remembers what it was told.
+type ledger struct {
+	flush   func()
+	cleans  []Clean
+	streams int
+	keys    int
+}
+
+func (l *ledger) Begin(_ context.Context, _ haul.Position, c Clean, _ []time.Time) error {
+	l.cleans = append(l.cleans, c)
+	if c == CleanFlush && l.flush != nil {
+		l.flush()
+	}
+	return nil
+}
+
+func (l *ledger) Seen(int32, []byte) error {
+	l.keys++
+	return nil
+}
+
+func (l *ledger) Streaming(context.Context, haul.Position) error {
+	l.streams++
+	return nil
+}
+
 // run starts a PSYNC reader. It is stopped when the test ends, and must be gone within a second then.
 func run(t testing.TB, p plan) *rig {
 	t.Helper()
@@ -268,7 +294,7 @@ func run(t testing.TB, p plan) *rig {
 	}
 	cfg := PSYNCConfig{
 		Dialer: d, Dir: t.TempDir(), SpoolMax: 4 << 30, SpoolWindow: 4 << 20, Retain: time.Minute, RetainBytes: 1 << 30,
-		ReplyTimeout: 20 * time.Second, RepeatSnapshot: RepeatFlush, Waits: r.waits,
+		ReplyTimeout: 20 * time.Second, RepeatSnapshot: RepeatFlush, Checkpoint: &ledger{}, Waits: r.waits,
 		Log: zerolog.New(r.log),
 	}
 	if p.config != nil {
