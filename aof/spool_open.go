@@ -137,7 +137,7 @@ func (s *Spool) take(r *run, gone []SegmentInfo) error {
 		}
 	}
 	for _, g := range r.segments {
-		if len(g.blocks) > 0 || g == last {
+		if len(g.blocks) > 0 || g == last { // an empty last one says the id; the next one takes its place
 			s.segments = append(s.segments, g)
 		} else if err := removeFile(g.path); err != nil {
 			return err
@@ -145,14 +145,6 @@ func (s *Spool) take(r *run, gone []SegmentInfo) error {
 	}
 	if err := syncFile(s.cfg.Dir); err != nil {
 		return err
-	}
-	if len(last.blocks) == 0 { // the file of that name would be begun next: it is gone on with
-		f, err := os.OpenFile(last.path, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		last.file, last.born, last.closed, last.marker = f, time.Now(), false, true
-		s.current = last
 	}
 	for _, g := range s.segments {
 		s.cfg.Budget.used.Add(g.size)
