@@ -131,7 +131,7 @@ func (s *sink) note(b *haul.Batch) error {
 			return fmt.Errorf("%v: position goes back behind %v, batch ends at %v", x, s.last, b.End)
 		}
 		if !b.Snapshot {
-			s.last.Offset = e.End
+			s.last.Offset = e.Resume
 		}
 		if b.Snapshot && e.DB != b.Entries[0].DB {
 			return fmt.Errorf("%v: a batch of the snapshot has databases %d and %d", x, b.Entries[0].DB, e.DB)
