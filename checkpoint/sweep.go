@@ -101,7 +101,7 @@ func (w *sweep) database(ctx context.Context, c *conn, db int32, v visitor) erro
 		if cursor != "" {
 			b.add("SCAN", cursor, "COUNT", scanCount)
 		}
-		if b.n == 0 {
+		if b.n == 0 && len(r.keys) == 0 {
 			return nil
 		}
 		replies, err := c.ask(ctx, &b)
