@@ -58,7 +58,7 @@ func (c *conn) exchange(ctx context.Context, b *batch, each func(i int, r resp.R
 		r, err := c.ReadReply()
 		if err != nil {
 			_ = c.Close() // ends the writing
-			<-written
+			_ = <-written
 			return orCause(ctx, err)
 		}
 		if err := each(i, r); err != nil && first == nil {
@@ -130,13 +130,13 @@ func (c *conn) finish(ctx context.Context, commands [][]string) error {
 	if result.Null {
 		return errAborted
 	}
-	for i, r := range result.Array {
-		if err := r.Err(); err != nil {
-			return c.fail(commands[i][0], err)
-		}
-	}
 	if len(result.Array) != len(commands) {
 		return c.fail("EXEC", fmt.Errorf("%d replies to %d commands", len(result.Array), len(commands)))
+	}
+	for i, args := range commands {
+		if err := result.Array[i].Err(); err != nil {
+			return c.fail(args[0], err)
+		}
 	}
 	return nil
 }

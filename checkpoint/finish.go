@@ -77,7 +77,7 @@ func lower(deadline int64) (int64, bool) {
 // shifter moves deadlines on one node.
 type shifter struct {
 	shift
-	absolute bool // the server has PEXPIRETIME; otherwise its deadlines are computed by its own clock, to 1 ms
+	absolute bool // the server has PEXPIRETIME; otherwise its deadlines are computed by its own clock, to a few ms
 	flags    bool // and PEXPIREAT has XX, so that a key which lost its deadline meanwhile gets none
 }
 

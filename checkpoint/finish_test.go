@@ -167,7 +167,7 @@ func TestFinishSetsTrueDeadlines(t *testing.T) {
 			must(t, s.Finish(testContext(t), nil))
 			within := int64(0)
 			if !server.Version.AtLeast(7, 0) {
-				within = 4
+				within = 20 // between TIME and PTTL, of Finish and of this test, the server may be off the processor
 			}
 			expectTrue(t, server, 0, want, within)
 			expectTrue(t, server, 1, want, within)
