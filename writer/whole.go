@@ -15,7 +15,7 @@ type wholeTx struct {
 }
 
 const (
-	wholeBytes = 256 << 10 // of a transaction, when no more is added
+	wholeBytes = 512 << 10 // of a transaction, when no more is added
 	wholeTake  = 4         // items (a batch each, mostly) at once
 )
 

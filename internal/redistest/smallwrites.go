@@ -38,6 +38,21 @@ func appendSmallWrite(dst []byte, i int) ([]byte, string) {
 	return resp.AppendCommand(dst, "SADD", "small:set:"+n, number), "small:set:" + n
 }
 
+// appendHalfWrite appends the i-th of small writes over 200,000 keys, of which every second must not be repeated.
+func appendHalfWrite(dst []byte, i int) ([]byte, string) {
+	n := strconv.FormatUint(uint64(i)*0x9e3779b97f4a7c15>>32%(smallKeys/2), 10)
+	switch number := strconv.Itoa(i); i % 4 {
+	case 0:
+		return resp.AppendCommand(dst, "SET", "half:string:"+n, "value:"+number), "half:string:" + n
+	case 1:
+		return resp.AppendCommand(dst, "INCR", "half:count:"+n), "half:count:" + n
+	case 2:
+		return resp.AppendCommand(dst, "HSET", "half:hash:"+n, "f"+strconv.Itoa(i/4%8), number), "half:hash:" + n
+	default:
+		return resp.AppendCommand(dst, "RPUSH", "half:list:"+n, number), "half:list:" + n
+	}
+}
+
 // SmallWriteBytes returns the first n small writes as the bytes of their requests.
 func SmallWriteBytes(n int) []byte {
 	out := make([]byte, 0, 64*n)
@@ -50,6 +65,15 @@ func SmallWriteBytes(n int) []byte {
 // SmallWrites sends n small writes (SET, INCR, HSET, RPUSH, ZADD and SADD of single keys) to a server or cluster,
 // pipelined as fast as it takes them, and waits for all replies. An error reply ends it.
 func SmallWrites(ctx context.Context, ep Endpoint, n int) error {
+	return smallWrites(ctx, ep, n, appendSmallWrite)
+}
+
+// HalfWrites is like SmallWrites with SET, INCR, HSET and RPUSH over 200,000 keys: half of them must not be repeated.
+func HalfWrites(ctx context.Context, ep Endpoint, n int) error {
+	return smallWrites(ctx, ep, n, appendHalfWrite)
+}
+
+func smallWrites(ctx context.Context, ep Endpoint, n int, next func([]byte, int) ([]byte, string)) error {
 	to, err := newSide(ctx, "load", ep)
 	if err != nil {
 		return err
@@ -77,9 +101,9 @@ func SmallWrites(ctx context.Context, ep Endpoint, n int) error {
 		b := blasts[to.nodes[0]]
 		for i := range n {
 			if to.table == nil {
-				b.out, _ = appendSmallWrite(b.out, i)
+				b.out, _ = next(b.out, i)
 			} else {
-				request, key := appendSmallWrite(nil, i)
+				request, key := next(nil, i)
 				b = blasts[to.table[Slot(key)]]
 				b.out = append(b.out, request...)
 			}

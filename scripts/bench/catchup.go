@@ -85,6 +85,34 @@ func blast(t rt.TB, o options, b []byte) (time.Duration, error) {
 	return took, <-failed
 }
 
+// delivery compares how fast keyhaul catches up with and without fences, on writes of which half must not be repeated.
+func delivery(ctx context.Context, t rt.TB, o options, cluster bool) error {
+	header("run", "at least once", "exactly once", "share", "CPU of keyhaul, exactly once", "VmHWM, exactly once")
+	var refs, mine, shares []float64
+	var cpus []time.Duration
+	var rss []int64
+	load := o
+	load.load = rt.HalfWrites
+	for i := range o.runs {
+		load.delivery = "at-least-once"
+		ref, _, err := catchUpOnce(ctx, t, load, cluster, false)
+		if err != nil {
+			return err
+		}
+		load.delivery = "exactly-once"
+		took, u, err := catchUpOnce(ctx, t, load, cluster, o.verify && i == 0)
+		if err != nil {
+			return err
+		}
+		n := float64(o.writes)
+		refs, mine = append(refs, n/ref.Seconds()), append(mine, n/took.Seconds())
+		shares, cpus, rss = append(shares, ref.Seconds()/took.Seconds()), append(cpus, u.cpu), append(rss, u.rss)
+		row(i+1, perSecond(refs[i]), perSecond(mine[i]), fmt.Sprintf("%.2f", shares[i]), ms(u.cpu), mb(u.rss))
+	}
+	row("median", perSecond(median(refs)), perSecond(median(mine)), fmt.Sprintf("%.2f", median(shares)), ms(median(cpus)), mb(median(rss)))
+	return nil
+}
+
 func catchUpOnce(ctx context.Context, t rt.TB, o options, cluster, verify bool) (time.Duration, usage, error) {
 	source := start(t, o)
 	defer source.Stop()
@@ -92,7 +120,7 @@ func catchUpOnce(ctx context.Context, t rt.TB, o options, cluster, verify bool) 
 	defer dst.close()
 	state := t.TempDir()
 	cmd := command(t, o, "--source", source.URL(), "--target", dst.url)
-	cmd.Args = append(cmd.Args, "--state-dir", state)
+	cmd.Args = append(cmd.Args, "--state-dir", state, "--delivery", o.delivery, "--expiry-mode", "target")
 	if err := cmd.Start(); err != nil {
 		return 0, usage{}, err
 	}
@@ -102,7 +130,7 @@ func catchUpOnce(ctx context.Context, t rt.TB, o options, cluster, verify bool) 
 	if err := k.cmd.Signal(syscall.SIGSTOP); err != nil {
 		return 0, usage{}, err
 	}
-	if err := rt.SmallWrites(ctx, source.Endpoint(), o.writes); err != nil {
+	if err := o.load(ctx, source.Endpoint(), o.writes); err != nil {
 		return 0, usage{}, err
 	}
 	source.MustDo("SET", "the-end", "1")

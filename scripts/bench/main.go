@@ -26,17 +26,21 @@ type options struct {
 	scale   float64
 	writes  int
 	verify  bool
+
+	delivery string
+	load     func(ctx context.Context, ep rt.Endpoint, n int) error
 }
 
 func main() {
-	var o options
-	only := flag.String("only", "full,cluster,catchup,catchup-cluster,latency", "what to measure")
+	o := options{load: rt.SmallWrites}
+	only := flag.String("only", "full,cluster,catchup,catchup-cluster,delivery,delivery-cluster,latency", "what to measure")
 	flag.StringVar(&o.keyhaul, "keyhaul", "bin/keyhaul", "the program to measure")
 	flag.StringVar(&o.release, "release", "", "server release; empty: redis-server of the system")
 	flag.IntVar(&o.runs, "runs", 5, "runs of each")
 	flag.Float64Var(&o.scale, "scale", 1, "1 is 1.64 M keys")
 	flag.IntVar(&o.writes, "writes", 1_000_000, "small writes to catch up on")
 	flag.BoolVar(&o.verify, "verify", true, "compare every key after the first run of each")
+	flag.StringVar(&o.delivery, "delivery", "exactly-once", "guarantee in the other measurements")
 	flag.Parse()
 	work := []struct {
 		name string
@@ -46,6 +50,8 @@ func main() {
 		{"cluster", func(ctx context.Context, t rt.TB, o options) error { return fullSync(ctx, t, o, true) }},
 		{"catchup", func(ctx context.Context, t rt.TB, o options) error { return catchUp(ctx, t, o, false) }},
 		{"catchup-cluster", func(ctx context.Context, t rt.TB, o options) error { return catchUp(ctx, t, o, true) }},
+		{"delivery", func(ctx context.Context, t rt.TB, o options) error { return delivery(ctx, t, o, false) }},
+		{"delivery-cluster", func(ctx context.Context, t rt.TB, o options) error { return delivery(ctx, t, o, true) }},
 		{"latency", latency},
 	}
 	fmt.Printf("%s, %d cores, %s, median of %d\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), o.runs)
