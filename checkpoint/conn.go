@@ -58,7 +58,7 @@ func (c *conn) exchange(ctx context.Context, b *batch, each func(i int, r resp.R
 		r, err := c.ReadReply()
 		if err != nil {
 			_ = c.Close() // ends the writing
-			_ = <-written
+			<-written     //nolint:errcheck // the reading has failed before
 			return orCause(ctx, err)
 		}
 		if err := each(i, r); err != nil && first == nil {

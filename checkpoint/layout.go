@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -80,7 +81,52 @@ func (s *Store) look(ctx context.Context, again bool) (*layout, error) {
 	return l, nil
 }
 
-// discover asks the configured nodes, and then those that were known last, for the slots of the cluster.
+// seedTimeout bounds the question to one of several addresses: one that hangs must not keep others from being asked
+// before the lease runs out.
+const seedTimeout = 3 * time.Second
+
+// first asks addresses in turn, and returns the first good answer or the causes why there is none. It begins with the
+// one that answered last; on a cluster with the one behind it: a node that lost touch with the others tells what was.
+func (s *Store) first(ctx context.Context, addrs []string, ask func(ctx context.Context, addr string) (*layout, error)) (*layout, error) {
+	s.mu.Lock()
+	last := s.seed
+	s.mu.Unlock()
+	if i := slices.Index(addrs, last); i >= 0 {
+		if s.cfg.Cluster {
+			i++
+		}
+		addrs = slices.Concat(addrs[i:], addrs[:i])
+	}
+	var causes []error
+	for _, addr := range addrs {
+		l, err := s.askOne(ctx, addr, len(addrs) > 1, ask)
+		if err == nil {
+			s.mu.Lock()
+			s.seed = addr
+			s.mu.Unlock()
+			return l, nil
+		}
+		causes = append(causes, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if len(causes) == 1 {
+		return nil, causes[0]
+	}
+	return nil, fmt.Errorf("no address of the target can be used: %w", errors.Join(causes...))
+}
+
+func (s *Store) askOne(ctx context.Context, addr string, several bool, ask func(ctx context.Context, addr string) (*layout, error)) (*layout, error) {
+	if several {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, seedTimeout, fmt.Errorf("no answer within %v", seedTimeout))
+		defer cancel()
+	}
+	return ask(ctx, addr)
+}
+
+// discover asks the configured nodes, and those that were known last, for the slots of the cluster.
 func (s *Store) discover(ctx context.Context, last *layout) (*layout, error) {
 	seeds := slices.Clone(s.cfg.Dialer.Endpoint.Addrs)
 	if last != nil {
@@ -90,14 +136,20 @@ func (s *Store) discover(ctx context.Context, last *layout) (*layout, error) {
 			}
 		}
 	}
-	cluster, err := topology.Discover(ctx, s.cfg.Dialer, seeds)
-	if err != nil {
-		return nil, err
-	}
-	if n := cluster.Covered(); n < topology.SlotCount {
-		text := fmt.Sprintf("CLUSTERDOWN %d slots have no owner", topology.SlotCount-n)
-		return nil, &topology.Error{Addr: cluster.Seed, Op: "CLUSTER SLOTS", Err: resp.NewError(text)}
-	}
+	return s.first(ctx, seeds, func(ctx context.Context, addr string) (*layout, error) {
+		cluster, err := topology.Discover(ctx, s.cfg.Dialer, []string{addr})
+		if err != nil {
+			return nil, err
+		}
+		if n := cluster.Covered(); n < topology.SlotCount {
+			text := fmt.Sprintf("CLUSTERDOWN %d slots have no owner", topology.SlotCount-n)
+			return nil, &topology.Error{Addr: addr, Op: "CLUSTER SLOTS", Err: resp.NewError(text)}
+		}
+		return layoutOf(cluster), nil
+	})
+}
+
+func layoutOf(cluster *topology.Cluster) *layout {
 	l := &layout{}
 	l.haul, _ = cluster.ShardOf(haulSlot)
 	for _, shard := range cluster.Shards {
@@ -109,13 +161,12 @@ func (s *Store) discover(ctx context.Context, last *layout) (*layout, error) {
 		}
 		l.nodes = append(l.nodes, n)
 	}
-	return l, nil
+	return l
 }
 
 // primary finds the one of a standalone target's addresses that is no replica.
 func (s *Store) primary(ctx context.Context) (*layout, error) {
-	var causes []error
-	for _, addr := range s.cfg.Dialer.Endpoint.Addrs {
+	return s.first(ctx, s.cfg.Dialer.Endpoint.Addrs, func(ctx context.Context, addr string) (*layout, error) {
 		err := s.fresh(ctx, addr, false, func(c *conn) error {
 			about, err := topology.Inspect(ctx, c.Conn)
 			if err != nil && !refused(err) { // a user without INFO is believed
@@ -126,13 +177,6 @@ func (s *Store) primary(ctx context.Context) (*layout, error) {
 			}
 			return nil
 		})
-		if err == nil {
-			return &layout{nodes: []node{{addr: addr}}}, nil
-		}
-		causes = append(causes, err)
-	}
-	if len(causes) == 1 {
-		return nil, causes[0]
-	}
-	return nil, fmt.Errorf("target: no address is that of a primary: %w", errors.Join(causes...))
+		return &layout{nodes: []node{{addr: addr}}}, err
+	})
 }

@@ -282,6 +282,59 @@ func TestLeaseOutlivesAFrozenTarget(t *testing.T) {
 	}
 }
 
+// The node that was asked first, and that has the lease, hangs; its replica takes over.
+func TestLeaseOutlivesAFailover(t *testing.T) {
+	c, s := cluster(t, redistest.ClusterOptions{Replicas: 1})
+	waitReplicas(t, s, 3)
+	ctx := testContext(t)
+	owner := c.NodeFor(int(haulSlot))
+	s.cfg.Dialer.Endpoint.Addrs = append([]string{owner.Addr}, s.cfg.Dialer.Endpoint.Addrs...)
+	l := NewLease(LeaseConfig{Store: s, Worker: "w1", Every: time.Second, Silence: 5 * time.Second})
+	must(t, l.Acquire(ctx, false, nil))
+	stop := keepUp(l)
+	defer stop()
+	owner.MustDo("WAIT", 1, 1000)
+	owner.Freeze()
+	redistest.Eventually(t, limit, func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.lost != nil {
+			t.Fatal(l.lost)
+		}
+		if c.NodeFor(int(haulSlot)) == owner || l.clock()-l.sent > time.Second {
+			return errors.New("the lease is not renewed")
+		}
+		return nil
+	})
+	must(t, l.Check(ctx))
+	if !l.Valid() || !strings.HasPrefix(l.Text(), "1 1 w1 ") {
+		t.Errorf("%q, valid %v", l.Text(), l.Valid())
+	}
+}
+
+// Of several addresses the one of the primary is used.
+func TestStandaloneWithSeveralAddresses(t *testing.T) {
+	server, replica := redistest.Start(t, redistest.Options{}), redistest.Start(t, redistest.Options{})
+	replica.ReplicaOf(server)
+	ep := redistest.Addr("127.0.0.1:1", replica.Addr, server.Addr)
+	s := newStore(t, ep, false, "w1")
+	begun(t, s)
+	if st := load(t, s); st.Lost != nil || st.Nodes[0].Addr != server.Addr {
+		t.Errorf("%+v", st)
+	}
+	l := newLease(s, "w1")
+	must(t, l.Acquire(testContext(t), false, nil))
+	server.MustDo("WAIT", 1, 1000)
+	replica.MustDo("REPLICAOF", "NO", "ONE")
+	server.MustDo("REPLICAOF", "127.0.0.1", replica.Port)
+	must(t, s.Save(testContext(t), streaming))
+	must(t, s.Mark(testContext(t), at(300)))
+	must(t, l.Check(testContext(t)))
+	if st := load(t, s); st.Lost != nil || st.Nodes[0].Addr != replica.Addr || st.Base.Offset != 300 {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestLeaseIsLostWithItsKey(t *testing.T) {
 	server, s := standalone(t, redistest.Options{})
 	ctx, l := testContext(t), newLease(s, "w1")

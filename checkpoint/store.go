@@ -37,6 +37,7 @@ type Store struct {
 	record Record
 	known  bool // record was loaded or saved
 	layout *layout
+	seed   string              // address that told the layout
 	marked map[uint16]struct{} // slots that have a mark, on a cluster
 	idle   map[string]*conn    // by address
 	closed bool
