@@ -169,13 +169,18 @@ func (s *trial) run(command string, args ...string) *process {
 	return p
 }
 
+// databases is how many of them the load writes to.
+func (s *trial) databases() int {
+	if s.setup.cluster {
+		return 1
+	}
+	return 3
+}
+
 // startLoad writes into the source until stopLoad.
 func (s *trial) startLoad() {
 	s.t.Helper()
-	load := rt.Load{Endpoint: s.source.Endpoint(), Mix: rt.MixHard, Tagged: s.setup.cluster, Rate: 3000, Seed: rand.Uint64(), Keys: 1000}
-	if !s.setup.cluster {
-		load.Databases = 3
-	}
+	load := rt.Load{Endpoint: s.source.Endpoint(), Mix: rt.MixHard, Tagged: s.setup.cluster, Rate: 3000, Seed: rand.Uint64(), Keys: 1000, Databases: s.databases()}
 	ctx, cancel := context.WithCancel(context.Background())
 	var counts rt.LoadCounts
 	var err error

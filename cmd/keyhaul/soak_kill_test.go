@@ -100,10 +100,10 @@ func TestSoakKillSnapshot(t *testing.T) {
 		for name, wait := range moments {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				s := newTrial(t, setup{cluster: cluster, proxied: true, fill: 0.02})
+				s := newTrial(t, setup{cluster: cluster, proxied: true, fill: 0.01})
 				for range rounds() {
 					s.startLoad()
-					s.gate.Limit(4_000_000) // the snapshot takes two seconds
+					s.gate.Limit(2_000_000) // the snapshot takes one or two seconds
 					s.start()
 					wait(s)
 					s.kill()

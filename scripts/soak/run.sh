@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Breaks hauls under load for hours, in the long forms of the tests whose names begin with TestSoak, and writes what came
+# Breaks hauls under load for an hour or so, in the long forms of the tests whose names begin with TestSoak, and writes what came
 # of it into a log.
 #
 #   scripts/soak/run.sh [LOG [TEST]]      LOG is docs/soak.log, TEST the regular expression of go test -run
@@ -46,7 +46,7 @@ run() {
   done
   shift
   echo "soak: $name" >&2
-  env "${environment[@]}" go test ./cmd/keyhaul -count=1 -v -timeout 8h "$@" >"$part" 2>&1 </dev/null || code=$?
+  env "${environment[@]}" go test ./cmd/keyhaul -count=1 -v -parallel 4 -timeout 8h "$@" >"$part" 2>&1 </dev/null || code=$?
   cat "$part" >>"$output"
   printf '\n## %s\n\n' "$name"
   results "$part"
