@@ -196,6 +196,7 @@ func (l *lane) rest() {
 // write encodes items and writes them as long as the connection lives.
 func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
 	current := 0
+	l.whole = wholeTx{} // what the last connection has begun ended with it
 	o := &outbox{conn: conn.Conn, push: func(ops []op) { l.launch(ops, current) }, count: l.counted, moved: l.moved}
 	for {
 		if err := l.d.leased(ctx); err != nil {
