@@ -4,7 +4,7 @@ package command
 // its key, without a fence: after a crash the same state is reached whether or not it had been applied before. n is the
 // number of arguments, name included, and arg returns one of them. It does not allocate, and nil is not safe.
 //
-// Safe are exactly: SET with no option but PXAT, EXAT and KEEPTTL; HSET; SADD; ZADD without options; PFADD; SETBIT;
+// Safe are exactly: SET with no option but PXAT, EXAT and KEEPTTL; HSET; SADD; ZADD without options; SETBIT;
 // SETRANGE; MSET; DEL; UNLINK; RESTORE with REPLACE and either ABSTTL or a time to live of 0. They either replace a key
 // whatever it was, its deadline included (KEEPTTL keeps that of before, which no safe command changes without replacing
 // it), or add to it what is there already when they are repeated. None takes a part away: a SREM, HDEL or ZREM that is
@@ -12,8 +12,8 @@ package command
 // not write, for a repeated PEXPIREAT may meet the key that came after. None asks what was there (NX, XX, IFEQ), and
 // none counts time from now: a repeated SET EX would move the deadline. Unknown options are unsafe.
 //
-// A string that PFADD and, without a SET or DEL in between, SETBIT or SETRANGE write to is the exception: PFADD moves
-// bytes of a sparse HyperLogLog that they address by position. safe_model_test.go shows both sides on a real server.
+// PFADD is not among them: repeated, it moves bytes of a sparse HyperLogLog that a SETBIT or SETRANGE behind it has
+// addressed by position. safe_model_test.go shows both sides on a real server.
 func (s *Spec) ReplaySafe(n int, arg func(i int) []byte) bool {
 	if s == nil {
 		return false

@@ -29,12 +29,13 @@ func (k kind) name() string { name, _, _ := strings.Cut(string(k), " "); return 
 var safeKinds = []kind{
 	"SET {key} {value}", "SET {key} {value} KEEPTTL", "SET {key} {value} PXAT {ms}", "SET {key} {value} EXAT {s}",
 	"HSET {key} {m} {value}", "HSET {key} {m} 1 {m} 2", "SADD {key} {m}", "SADD {key} {m} {m}", "ZADD {key} {n} {m}",
-	"ZADD {key} -0 {m} {n} {m}", "PFADD {sketch} {m} {m}", "PFADD {sketch} {value}", "SETBIT {bytes} {n} 1",
+	"ZADD {key} -0 {m} {n} {m}", "SETBIT {bytes} {n} 1",
 	"SETBIT {bytes} {n} 0", "SETRANGE {bytes} {n} {value}", "MSET {key} {value} {key} {value}", "DEL {key}",
 	"UNLINK {key} {key}", "RESTORE {key} 0 {payload} REPLACE", "RESTORE {key} {ms} {payload} REPLACE ABSTTL",
 }
 
 var fencedKinds = []kind{
+	"PFADD {sketch} {m} {m}", "PFADD {sketch} {value}",
 	"INCR {key}", "INCRBYFLOAT {key} 1.5", "APPEND {key} {value}", "GETSET {key} {value}", "GETDEL {key}",
 	"SETNX {key} {value}", "MSETNX {key} {value} {key} {value}", "SET {key} {value} NX", "SET {key} {value} XX",
 	"SET {key} {value} XX KEEPTTL", "SET {key} {value} NX PXAT {ms}", "SET {key} {value} EX {ttl}", "SETEX {key} {ttl} {value}",
@@ -77,6 +78,7 @@ func (g *generator) sequence(always []string) [][][]byte {
 	if g.IntN(4) == 0 { // other types under the keys of PFADD, and its type under others by RENAME and COPY
 		g.keys = append(g.keys, g.sketches...)
 	}
+	g.bits = g.IntN(2) == 0
 	g.drawKinds(always)
 	var commands [][][]byte
 	if g.IntN(2) == 0 { // begin with something that has much to lose
@@ -138,7 +140,7 @@ func (g *generator) draw(word string) string {
 		return g.of(g.keys)
 	case "{sketch}":
 		return g.of(g.sketches)
-	case "{bytes}": // the one exception that ReplaySafe documents
+	case "{bytes}":
 		if g.bits {
 			return g.of(g.sketches)
 		}

@@ -23,7 +23,7 @@ const (
 // shapes are those of all commands that are not plain. The table of COMMAND cannot tell them, so they are kept apart
 // from what is generated, and written into the specs while the index is built.
 var shapes = map[string]shape{
-	"HSET": repeatable, "SADD": repeatable, "PFADD": repeatable, "SETBIT": repeatable, "SETRANGE": repeatable,
+	"HSET": repeatable, "SADD": repeatable, "SETBIT": repeatable, "SETRANGE": repeatable,
 	"MSET": repeatable, "DEL": repeatable, "UNLINK": repeatable,
 	"SET": set, "ZADD": zadd, "RESTORE": restore, "RESTORE-ASKING": restoreAsking,
 	"EXPIRE": ttlSeconds, "SETEX": ttlSeconds, "PEXPIRE": ttlMillis, "PSETEX": ttlMillis,
