@@ -75,8 +75,7 @@ func (s *Store) Mark(ctx context.Context, f Fence) error {
 	return nil
 }
 
-// mark also removes the marks that slots took with them when they moved: one that is never renewed would hold back
-// the base of the node that has it now.
+// mark also removes the marks that slots took with them when they moved: they speak of another node.
 func (s *Store) mark(ctx context.Context, l *layout, text string) error {
 	keys := s.Keys()
 	batches := make(map[string]*batch, len(l.nodes))

@@ -104,15 +104,15 @@ func (st *State) judgeWhole(r reading) {
 	}
 }
 
-// judgeMarks finds the mark of a node. A node may hold several: those of slots that moved to it. The lowest counts,
-// because a node holds entries that were acknowledged only as far as its own mark says, while a mark that moved here
-// with a slot speaks of the node that it came from. Marks of earlier generations are left over.
+// judgeMarks finds the mark of a node. A node may hold several: those of slots that moved to it. The highest counts: a
+// mark says that every node had applied everything up to it when it was written, so what came here with a slot came
+// behind those entries. Marks of earlier generations are left over. Of two alike, one that is not sparse is the later.
 func (st *State) judgeMarks(n *Node, r reading) {
 	reason := "is missing"
 	for i, m := range r.marks {
 		ok, instead := st.usable(m)
 		switch {
-		case ok && (!n.Marked || m.Applied() < n.Mark.Applied() || m.Applied() == n.Mark.Applied() && !m.Sparse):
+		case ok && (!n.Marked || m.Applied() > n.Mark.Applied() || m.Applied() == n.Mark.Applied() && !m.Sparse):
 			n.Mark, n.Marked = m.Fence, true
 		case !m.found || ok:
 		case m.err == nil && m.Generation < st.Record.Generation:

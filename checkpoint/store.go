@@ -64,8 +64,8 @@ func (s *Store) remember(r Record, known bool) {
 	s.record, s.known = r, known
 }
 
-// Save writes the record, registers the haul on the target, and removes the tombstone of an earlier haul of its name.
-// It tries until ctx ends.
+// Save writes the record and registers the haul on the target. It leaves a tombstone where it is. It tries until ctx
+// ends.
 func (s *Store) Save(ctx context.Context, r Record) error {
 	r.Version = recordVersion
 	if n := len(r.Syncs); n > maxSyncs {
@@ -77,7 +77,6 @@ func (s *Store) Save(ctx context.Context, r Record) error {
 	}
 	var b batch
 	b.add("SADD", namesKey, s.cfg.Name)
-	b.add("DEL", s.Keys().Tombstone())
 	b.add("SET", s.Keys().Record(), text)
 	if err := s.send(ctx, "save the record of the haul", &b); err != nil {
 		return err
