@@ -36,6 +36,8 @@ type LinkStatus struct {
 	LagBytes        int64   `json:"lag_bytes"`
 	LagSeconds      float64 `json:"lag_seconds"`
 	RunwaySeconds   float64 `json:"backlog_runway_seconds"` // until the source's backlog is overrun; -1: unknown
+	RunwayShort     bool    `json:"backlog_runway_short"`   // a disconnection of a minute would lose history
+	TransactionsCut int64   `json:"transactions_cut"`       // too large to be kept whole
 	Entries         int64   `json:"entries_applied"`
 	Reconnects      int64   `json:"reconnects"`
 	FullSyncs       int64   `json:"full_syncs"`

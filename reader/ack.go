@@ -16,6 +16,7 @@ const (
 	ackFirst     = 100 * time.Millisecond // a diskless source may miss the first ones (protocol §1)
 	pollEvery    = time.Second
 	runwayWindow = 30 // polls that the write rate of the source is taken from
+	runwayWarned = 5  // polls before anything is said about it
 )
 
 func (p *PSYNC) setConn(c *resp.Conn) {
@@ -217,6 +218,7 @@ func (p *PSYNC) address() string {
 func (p *PSYNC) polledNode(n topology.Node) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.warnOfRunway(n)
 	p.status.SourceOffset = n.MasterReplOffset
 	p.polled = append(p.polled, poll{time.Now(), n.MasterReplOffset})
 	if len(p.polled) > runwayWindow {
@@ -226,8 +228,29 @@ func (p *PSYNC) polledNode(n topology.Node) {
 	p.status.RunwaySeconds = -1
 	if took := last.at.Sub(first.at).Seconds(); took > 0 && last.offset > first.offset && n.Backlog.Active {
 		rate := float64(last.offset-first.offset) / took
-		p.status.RunwaySeconds = float64(n.Backlog.Size) / rate
+		behind := int64(0)
+		if spool := p.spool.Load(); spool != nil && p.conn == nil { // what it has written since the link was lost
+			behind = max(n.MasterReplOffset-spool.End(), 0)
+		}
+		p.status.RunwaySeconds = max(float64(n.Backlog.Size-behind), 0) / rate
 	}
+}
+
+// shortRunway is how long a disconnection should be survived by the source's backlog.
+const shortRunway = 60 * time.Second
+
+// warnOfRunway tells, once an hour, that a short disconnection would lose history. The link must be locked.
+func (p *PSYNC) warnOfRunway(n topology.Node) {
+	left := p.status.RunwaySeconds
+	p.status.RunwayShort = left >= 0 && left < shortRunway.Seconds()
+	if !p.status.RunwayShort || len(p.polled) < runwayWarned || time.Since(p.warned) < time.Hour {
+		return
+	}
+	p.warned = time.Now()
+	rate := float64(n.Backlog.Size) / max(left, 0.001)
+	p.cfg.Log.Warn().Float64("backlog_runway_seconds", float64(int64(left*10))/10).Int64("repl_backlog_size", n.Backlog.Size).
+		Int64("wanted", int64(rate*shortRunway.Seconds())).
+		Msg("the source's backlog lasts for less than a minute of its writes: a disconnection of a minute would lose history; raise repl-backlog-size")
 }
 
 // inspect asks the source about itself until it answers.

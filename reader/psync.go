@@ -120,6 +120,7 @@ type PSYNC struct {
 	started  []time.Time // of full syncs; of the goroutine of Run
 	ids      []idFrom    // replication ids of this lineage
 	highest  int64       // nothing behind it was applied by an earlier run
+	warned   time.Time   // of a short runway
 	getacks  []question
 	polled   []poll
 	ackNow   chan struct{}
@@ -397,6 +398,9 @@ func (p *PSYNC) untilCaughtUp(ctx context.Context) error {
 }
 
 func (p *PSYNC) splitTransaction() {
+	p.mu.Lock()
+	p.status.TransactionsCut++
+	p.mu.Unlock()
 	p.cfg.Log.Warn().Msg("a transaction of the source is larger than the buffer allows and goes on command by command")
 }
 

@@ -310,13 +310,13 @@ const (
 )
 
 func historyLost(why string, offset int64, n topology.Node) error {
-	remedy := "start keyhaul again with --existing flush or replace for a new full copy"
+	remedy := "start keyhaul again with --on-lost-history resync for a new copy over the old one, or flush for one from nothing"
 	if why == backlogShort {
 		remedy += fmt.Sprintf("; a repl-backlog-size above %d bytes on the source would have sufficed this time",
 			max(n.MasterReplOffset-offset, 1<<20))
 	}
 	return haul.Errorf(haul.ExitHistoryLost, remedy,
-		"the source cannot continue behind offset %d: %s (replication id %s, at offset %d, backlog from %d, %d bytes)",
+		"the source cannot continue behind offset %d: %s; what was written there since is not on the target (replication id %s, at offset %d, backlog from %d, %d bytes)",
 		offset, why, n.ReplID, n.MasterReplOffset, n.Backlog.First, n.Backlog.Length)
 }
 
