@@ -62,6 +62,9 @@ func (l *Lease) Acquire(ctx context.Context, wait bool, held func(worker string)
 				w.free = true
 				continue
 			}
+			if !w.alone.IsZero() {
+				pause = min(pause, secondLook)
+			}
 		case !heals(err) && !errors.Is(err, ErrTaken) && !errors.Is(err, ErrGone):
 			return err
 		default:
@@ -73,6 +76,10 @@ func (l *Lease) Acquire(ctx context.Context, wait bool, held func(worker string)
 		}
 	}
 }
+
+// secondLook is when a holder is looked for again that had no connection: after the first pauses of a worker whose
+// target was restarted.
+const secondLook = 300 * time.Millisecond
 
 // see notes what the lease holds, and tells whether its holder has shown itself alive since the last look.
 func (w *watch) see(c claim) (moved bool) {
@@ -90,6 +97,9 @@ func (l *Lease) abandoned(ctx context.Context, w *watch) bool {
 		return true
 	}
 	again := min(l.cfg.Every/3, time.Second) / 2
+	if !w.alone.IsZero() {
+		again = min(again, secondLook/2)
+	}
 	if w.blind || time.Since(w.asked) < again {
 		return false
 	}

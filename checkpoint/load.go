@@ -55,6 +55,8 @@ func (s *Store) loadHaul(ctx context.Context, addr string, st *State) error {
 	b.add("EXISTS", keys.Tombstone())
 	b.add("LRANGE", keys.Refusals(), "0", "-1")
 	b.add("SMEMBERS", namesKey)
+	b.add("EXISTS", keys.Record(), keys.Lease(), keys.Refusals(), keys.Tombstone(), namesKey)
+	b.add("EXISTS", keys.Lease())
 	var replies []resp.Reply
 	err := s.fresh(ctx, addr, false, func(c *conn) (err error) {
 		replies, err = c.ask(ctx, &b)
@@ -86,6 +88,7 @@ func (s *Store) loadHaul(ctx context.Context, addr string, st *State) error {
 		}
 	}
 	slices.Sort(st.Others)
+	st.Own, st.Leased = replies[4].Int, replies[5].Int > 0
 	return nil
 }
 

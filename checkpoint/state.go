@@ -29,6 +29,8 @@ type State struct {
 	Applied   []int64       // by slot: the higher of its fence and its node's mark; one element on a standalone
 	Refusals  []Refusal
 	Lost      error    // wraps ErrLost: why this cannot be resumed from although Found
+	Own       int64    // how many keys of keyhaul's own there are beside fences and marks
+	Leased    bool     // there is a lease: another worker runs the haul, or has
 	Others    []string // other hauls that are registered on the target
 }
 

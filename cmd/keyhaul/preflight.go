@@ -198,6 +198,7 @@ func (e *ends) mayBegin(ctx context.Context, cfg config, store *checkpoint.Store
 	if err := mayResume(cfg, st); err != nil {
 		return err
 	}
+	e.keys = max(e.keys-st.Own, 0)
 	if !st.Found && e.keys > 0 && cfg.Existing == existingFail {
 		return haul.Errorf(haul.ExitRefused,
 			"say what to do with them: --existing flush (delete them first), replace (overwrite keys of the same name), or skip (keep them)",

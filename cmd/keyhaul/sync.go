@@ -152,6 +152,10 @@ func (a *app) haul(ctx context.Context) error {
 			return err
 		}
 		err := a.hold(ctx, func(ctx context.Context) error { return a.follow(ctx, e) })
+		if errors.Is(err, checkpoint.ErrGone) {
+			a.log.Error().Msg("the target has lost the lease: it was emptied, or lost its data")
+			continue // what else it has lost is seen then
+		}
 		if !errors.Is(err, checkpoint.ErrTaken) {
 			return err
 		}
@@ -214,12 +218,12 @@ func (a *app) hold(ctx context.Context, fn func(context.Context) error) error {
 
 // follow runs pipelines, each from what the target has.
 func (a *app) follow(ctx context.Context, e *ends) error {
-	for round := 0; ; round++ {
+	for {
 		st, err := a.load(ctx)
 		if err != nil {
 			return err
 		}
-		if round > 0 && !st.Found { // it was there when the pipeline before began
+		if !st.Found && a.began.Generation > 0 { // it was there before
 			st.Lost = fmt.Errorf("%w: the target has no record of it any more", checkpoint.ErrLost)
 			st.Found, st.Record = true, a.began
 		}
