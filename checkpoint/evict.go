@@ -78,6 +78,21 @@ func (c *conn) clients(ctx context.Context) (map[int64]string, error) {
 // workerName is the name of all connections of a worker to the target.
 func (s *Store) workerName(worker string) string { return Prefix + s.cfg.Name + ":" + worker }
 
+// EvictSelf ends all connections of this worker, on every primary and replica: what its closed connections have sent is
+// carried out by then, or never will be. Those of the Store and of the lease are opened again when they are used. It
+// tries until ctx ends.
+func (s *Store) EvictSelf(ctx context.Context) error {
+	return s.retry(ctx, "end this worker's connections", func(ctx context.Context, l *layout) error {
+		for _, addr := range l.all() {
+			_, err := s.Evict(ctx, addr, func(_ int64, name string) bool { return name == s.cfg.Dialer.ClientName })
+			if err != nil && !unavailable(err) {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // evictOthers kills, on every primary and replica, the connections of all workers of this haul but one: also of those
 // before the last, who may have been taken over from by one who died before it had done this. false means that the
 // target's servers do not allow it.

@@ -1,11 +1,6 @@
 package writer
 
 import (
-	"context"
-	"errors"
-	"time"
-
-	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/internal/resp"
 )
 
@@ -57,7 +52,10 @@ func (l *lane) execReply(o *op, b []byte) {
 		x := &l.queued[q-1]
 		left--
 		if e[0] == resp.KindError && x.batch != nil {
-			l.tornEntry(x, x.entryOf(x.total-left-1), errorOf(e))
+			it, e := x.entryOf(x.total-left-1), errorOf(e)
+			if !l.d.replayed(it, e) && !l.d.torn(it, e) {
+				x.bad++
+			}
 		}
 	})
 	if err != nil {
@@ -136,28 +134,6 @@ func (l *lane) giveOne(q *op, it item, cause *failure) {
 	signal(l.d.trouble)
 }
 
-// tornEntry decides on an entry that was refused within a transaction that was applied, its fence included. What is
-// known of it is written down before anything else of the slot goes on, for the fence claims it.
-func (l *lane) tornEntry(q *op, it item, e *resp.Error) {
-	if l.d.replayed(it, e) {
-		return
-	}
-	if l.d.cfg.OnError == OnErrorSkip {
-		if !l.d.skip(it, e) {
-			q.bad++
-		}
-		return
-	}
-	name, keys := keysOf(it)
-	err := l.d.cfg.Store.Note(l.d.runCtx, checkpoint.Refusal{
-		Offset: it.entry().Start, DB: it.entry().DB, Command: name, Keys: keys, Error: e.Text, Time: time.Now().UTC(),
-	})
-	if err != nil && !errors.Is(err, context.Canceled) {
-		l.d.cfg.Log.Error().Err(err).Msg("a refused command could not be noted on the target")
-	}
-	l.d.fatal(l.d.refusal(it, e))
-	q.bad++
-}
 
 // discarded handles the end of a transaction that was given up.
 func (l *lane) discarded() {

@@ -30,6 +30,10 @@ func (s *singles) conn(ctx context.Context, addr string) (*resp.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := c.Do(ctx, 10*time.Second, "CLIENT", "SETNAME", s.c.d.cfg.Dialer.ClientName); err != nil && !errors.As(err, new(*resp.Error)) {
+		_ = c.Close()
+		return nil, err
+	}
 	if s.conns == nil {
 		s.conns = make(map[string]*resp.Conn)
 	}
@@ -50,6 +54,9 @@ func (s *singles) write(ctx context.Context, it item, slot uint16) error {
 				return err
 			}
 			s.hangUp(addr, a.sent)
+			if d.exact() && a.sent > 0 && ctx.Err() == nil {
+				return ErrRewind // it is not known whether it was applied, nor whether it still will be
+			}
 			addr, asking = s.c.owner[slot].addr, false
 		case a.refused == nil && a.torn == nil:
 			d.backoff.Reset()
@@ -115,6 +122,19 @@ func (s *singles) hangUp(addr string, sent int) {
 	}
 }
 
+// encode writes an item, with the fence of its slot where that is due.
+func (s *singles) encode(o *outbox, it item) error {
+	fenced := s.c.d.exact() && !it.loose() && !it.safe()
+	if fenced {
+		o.begin()
+	}
+	if err := s.c.d.enc.encode(o, it); err != nil || !fenced {
+		return err
+	}
+	o.exec(s.c.d.fenceKey(it.slot), fenceAt(it.batch, it.entry()), nil)
+	return nil
+}
+
 // answer is what a node has said to an item.
 type answer struct {
 	sent    int         // replies that were waited for; 0: nothing was sent
@@ -142,7 +162,7 @@ func (s *singles) try(ctx context.Context, addr string, asking bool, it item) (a
 	if asking {
 		o.control(opPing, "ASKING")
 	}
-	if err := s.c.d.enc.encode(o, it); err != nil {
+	if err := s.encode(o, it); err != nil {
 		if !isNetwork(err) {
 			err = &spoolError{err}
 		}

@@ -1,13 +1,16 @@
 package writer
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/resp"
 )
@@ -50,8 +53,23 @@ func (d *dispatcher) torn(it item, e *resp.Error) bool {
 	if d.cfg.OnError == OnErrorSkip {
 		return d.skip(it, e)
 	}
+	if d.exact() && !it.batch.Snapshot {
+		d.note(it, e)
+	}
 	d.fatal(d.refusal(it, e))
 	return false
+}
+
+// note writes down on the target that a command is missing there, before anything else of its slot goes on: the fence
+// claims it.
+func (d *dispatcher) note(it item, e *resp.Error) {
+	name, keys := keysOf(it)
+	err := d.cfg.Store.Note(d.runCtx, checkpoint.Refusal{
+		Offset: it.entry().Start, DB: it.entry().DB, Command: name, Keys: keys, Error: e.Text, Time: time.Now().UTC(),
+	})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		d.cfg.Log.Error().Err(err).Msg("a refused command could not be noted on the target")
+	}
 }
 
 // skip counts an entry that the target refuses and lists it. It reports whether the entry is done with: beyond the

@@ -57,6 +57,7 @@ type app struct {
 	store    *checkpoint.Store
 	lease    *checkpoint.Lease
 	began    checkpoint.Record // what the target knew of the haul when the last pipeline ended
+	received int64             // the highest offset that was read
 	monitor  *monitor
 
 	finishing bool // this is keyhaul finish
@@ -218,7 +219,12 @@ func (a *app) hold(ctx context.Context, fn func(context.Context) error) error {
 
 // follow runs pipelines, each from what the target has.
 func (a *app) follow(ctx context.Context, e *ends) error {
-	for {
+	for again := false; ; again = true {
+		if again {
+			if err := a.store.EvictSelf(ctx); err != nil {
+				return err
+			}
+		}
 		st, err := a.load(ctx)
 		if err != nil {
 			return err
@@ -244,6 +250,7 @@ func (a *app) follow(ctx context.Context, e *ends) error {
 		l.close()
 		a.monitor.end()
 		a.began = a.store.Record()
+		a.received = max(a.received, h.Reader.Status().Received)
 		switch {
 		case errors.Is(err, writer.ErrRewind) && ctx.Err() == nil:
 			a.log.Warn().Msg("the target was restarted or failed over: what it has is read from its fences, and the stream goes on from there")
@@ -315,7 +322,7 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 	var applied []int64
 	var replayUntil int64
 	if st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming {
-		applied, replayUntil = st.Applied, max(e.source.MasterReplOffset, st.Highest)
+		applied, replayUntil = st.Applied, max(e.source.MasterReplOffset, st.Highest, a.received)
 	}
 	return &haul.Haul{
 		Reader: reader.NewPSYNC(reader.PSYNCConfig{
