@@ -183,7 +183,7 @@ func (c *encoder) split(o *outbox, b *haul.Batch, cmd *haul.Command, slot uint16
 		}
 	}
 	for i := tail; i < int(cmd.NArg); i++ {
-		c.bulk(o, b.Arg(cmd, i))
+		c.option(o, b, cmd, i)
 	}
 }
 
@@ -202,10 +202,13 @@ func (c *encoder) bigCommand(o *outbox, it item) error {
 	o.selectDB(e.DB)
 	o.expect(op{item: it, kind: opOne, left: 1, total: 1, count: 1})
 	slot, partial := it.part.slot()
-	if !partial {
-		return o.stream(e.Big.Section(haul.BigSpan{Len: e.Big.Len}), nil)
+	if partial {
+		return c.bigSplit(o, it, slot)
 	}
-	return c.bigSplit(o, it, slot)
+	if spec := it.batch.Commands[e.First].Spec; c.grace > 0 && spec.HasDeadline() {
+		return c.bigDeferred(o, e.Big, spec)
+	}
+	return o.stream(e.Big.Section(haul.BigSpan{Len: e.Big.Len}), nil)
 }
 
 // bigSplit is split for a command that is read from the spool.

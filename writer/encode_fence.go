@@ -123,18 +123,72 @@ func (c *encoder) deferred(o *outbox, b *haul.Batch, cmd *haul.Command) {
 		if err != nil {
 			continue // the target will refuse it as the source would have
 		}
-		grace := c.grace
-		if x.Seconds {
-			grace /= 1000
-		}
 		head := arg.Off - uint32(len("$\r\n")+len(strconv.Itoa(int(arg.Len))))
 		o.put(b.Buf[from:head])
 		k := len(o.arena)
-		o.arena = resp.AppendBulkInt(o.arena, n+grace)
+		o.arena = resp.AppendBulkInt(o.arena, n+c.graceOf(x))
 		o.grown(k)
 		from = arg.Off + arg.Len + 2
 	}
 	o.put(b.Buf[from:end])
+}
+
+// bigDeferred is deferred for a command that is read from the spool.
+func (c *encoder) bigDeferred(o *outbox, big *haul.Big, spec *command.Spec) error {
+	var readErr error
+	arg := func(i int) []byte {
+		p, err := bigArg(big, i)
+		if err != nil {
+			readErr = &spoolError{err}
+		}
+		return p
+	}
+	from := int64(0)
+	for _, x := range spec.Deadlines(nil, len(big.Args), arg) {
+		n, err := strconv.ParseInt(string(arg(x.Arg)), 10, 64)
+		if readErr != nil {
+			return readErr
+		}
+		if err != nil {
+			continue
+		}
+		span := big.Args[x.Arg]
+		head := span.Off - int64(len("$\r\n")+len(strconv.FormatInt(span.Len, 10)))
+		if err := o.stream(big.Section(haul.BigSpan{Off: from, Len: head - from}), nil); err != nil {
+			return err
+		}
+		k := len(o.arena)
+		o.arena = resp.AppendBulkInt(o.arena, n+c.graceOf(x))
+		o.grown(k)
+		from = span.Off + span.Len + 2
+	}
+	if readErr != nil {
+		return readErr
+	}
+	return o.stream(big.Section(haul.BigSpan{Off: from, Len: big.Len - from}), nil)
+}
+
+// graceOf is the grace in the unit of a deadline.
+func (c *encoder) graceOf(x command.Deadline) int64 {
+	if x.Seconds {
+		return c.grace / 1000
+	}
+	return c.grace
+}
+
+// option appends an argument behind the keys of a command that is split, a deadline held back.
+func (c *encoder) option(o *outbox, b *haul.Batch, cmd *haul.Command, i int) {
+	if c.grace > 0 && cmd.Spec.HasDeadline() {
+		for _, x := range cmd.Spec.Deadlines(nil, int(cmd.NArg), func(i int) []byte { return b.Arg(cmd, i) }) {
+			if n, err := strconv.ParseInt(string(b.Arg(cmd, i)), 10, 64); x.Arg == i && err == nil {
+				k := len(o.arena)
+				o.arena = resp.AppendBulkInt(o.arena, n+c.graceOf(x))
+				o.grown(k)
+				return
+			}
+		}
+	}
+	c.bulk(o, b.Arg(cmd, i))
 }
 
 // held returns a deadline of the snapshot as it is written.

@@ -134,7 +134,6 @@ func (l *lane) giveOne(q *op, it item, cause *failure) {
 	signal(l.d.trouble)
 }
 
-
 // discarded handles the end of a transaction that was given up.
 func (l *lane) discarded() {
 	for i := range l.queued {
