@@ -81,7 +81,7 @@ func TestDefaults(t *testing.T) {
 	}
 	d := daemon
 	if d.Name != "default" || d.HTTP != "127.0.0.1:9420" || d.HTTPExplicit || d.Existing != "fail" ||
-		d.Delivery != "at-least-once" || d.MaxSkipped != 1000 || d.DrainDeadline != 8*time.Second ||
+		d.Delivery != "exactly-once" || d.ExpiryMode != "source" || d.ExpiryGrace != time.Hour || d.OnLostHistory != "fail" || d.MaxSkipped != 1000 || d.DrainDeadline != 8*time.Second ||
 		d.Source.DialTimeout != 5*time.Second || d.ReplyTimeout != time.Minute || !d.Keepalive.Enabled ||
 		d.Buffer.MaxBytes == 0 || d.Buffer.MaxBytes > 128<<20 || d.Ack != "applied" ||
 		d.ReadyMaxLag != 30*time.Second || d.LogFormat != "auto" || d.Progress != "auto" || d.DryRun {
@@ -122,7 +122,7 @@ address-map = { "a:1" = "b:2", "c:1" = "d:2" }
 retain = 60
 `)
 	_, err := load(t, []string{"--config", file, "--on-error=panic", "--name=../x", "--target-url=redis://x", "--target=redis://y"},
-		[]string{"KEYHAUL_SOURCE_PASWORD=secretpassword", "KEYHAUL_DELIVERY=exactly-once", "KEYHAUL_DRY_RUN=maybe"},
+		[]string{"KEYHAUL_SOURCE_PASWORD=secretpassword", "KEYHAUL_DELIVERY=twice", "KEYHAUL_DRY_RUN=maybe"},
 		"source.url", "target.url")
 	for _, want := range []string{
 		"untill (" + file + "): is unknown: did you mean until?",
@@ -135,7 +135,7 @@ retain = 60
 		`name (--name): "../x" is no name`,
 		"target.url (--target): is given twice, also as --target-url",
 		"KEYHAUL_SOURCE_PASWORD (environment): is unknown: did you mean KEYHAUL_SOURCE_PASSWORD?",
-		"delivery (KEYHAUL_DELIVERY): exactly-once does not exist yet: use at-least-once",
+		`delivery (KEYHAUL_DELIVERY): "twice" is none of exactly-once, at-least-once`,
 		`dry-run (KEYHAUL_DRY_RUN): "maybe" is neither true nor false`,
 		"12 mistakes",
 	} {

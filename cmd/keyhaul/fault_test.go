@@ -59,5 +59,5 @@ func TestHistoryLostWhileStalled(t *testing.T) {
 	p.eventually("received", func(r report) bool { return r.Links[0].LagBytes > 0 })
 	source.Kill()
 	source.Restart()
-	p.exit(haul.ExitHistoryLost, "--existing flush or replace")
+	p.exit(haul.ExitHistoryLost, "--on-lost-history resync")
 }

@@ -283,7 +283,7 @@ func TestHistoryLost(t *testing.T) {
 	p.streaming()
 	source.Kill()
 	source.Restart()
-	p.exit(haul.ExitHistoryLost, "--existing flush or replace")
+	p.exit(haul.ExitHistoryLost, "--on-lost-history resync")
 	if n := source.Info("stats")["sync_full"]; n != "0" {
 		t.Errorf("the restarted source counts %s full syncs", n)
 	}
