@@ -37,6 +37,8 @@ type rig struct {
 	err    error // once ended is closed
 	closed bool
 	offset int64
+
+	generation uint64 // of the positions
 }
 
 // safeBuffer collects a log.
@@ -261,6 +263,7 @@ func (b *batch) command(db int, args []string) {
 
 func (b *batch) entry(e haul.Entry) *haul.Entry {
 	e.Start, e.End = b.r.offset, b.r.offset+100
+	e.Resume, e.After = e.End, e.DB
 	b.r.offset += 100
 	b.b.Entries = append(b.b.Entries, e)
 	return &b.b.Entries[len(b.b.Entries)-1]
@@ -332,7 +335,7 @@ func (b *batch) function(code string) {
 // send hands the batch to the writer.
 func (b *batch) send() {
 	b.r.t.Helper()
-	b.b.End = haul.Position{ReplID: "test", Offset: b.r.offset}
+	b.b.End = haul.Position{Generation: b.r.generation, ReplID: "test", Offset: b.r.offset}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if err := b.r.ch.Send(ctx, b.b); err != nil {

@@ -15,7 +15,7 @@ type wholeTx struct {
 }
 
 const (
-	wholeBytes = 512 << 10 // of a transaction, when no more is added
+	wholeBytes = 256 << 10 // of a transaction, when no more is added
 	wholeTake  = 4         // items (a batch each, mostly) at once
 )
 
@@ -31,6 +31,13 @@ func (w *wholeTx) deliver(l *lane, o *outbox, t turn, current *int) (sent bool, 
 		o.discard()
 		*w = wholeTx{}
 		return true, nil
+	}
+	if w.open && !t.executing { // the target waits for this: what has come since goes into the next one
+		w.exec(l, o)
+		sent, t.executing = true, true
+		if err := o.flush(); err != nil {
+			return false, err
+		}
 	}
 	for i, it := range t.items {
 		*current = i + 1
@@ -50,12 +57,16 @@ func (w *wholeTx) deliver(l *lane, o *outbox, t turn, current *int) (sent bool, 
 			}
 		}
 	}
-	if !w.open || t.executing {
-		return false, nil
+	if w.open && !t.executing {
+		w.exec(l, o)
+		sent = true
 	}
+	return sent, nil
+}
+
+func (w *wholeTx) exec(l *lane, o *outbox) {
 	o.exec(l.d.cfg.Store.Keys().Whole(), w.fence, w.flushes)
 	*w = wholeTx{}
-	return true, nil
 }
 
 // note remembers what the fence has to say behind an item.

@@ -1,0 +1,93 @@
+package writer
+
+import (
+	"testing"
+
+	"github.com/keyhaul/keyhaul/checkpoint"
+	"github.com/keyhaul/keyhaul/internal/command"
+	rt "github.com/keyhaul/keyhaul/internal/redistest"
+)
+
+// setFence expects the fence of the slot of a tag.
+func setFence(tag string) []rt.Step {
+	key := checkpoint.Keys{Name: "test"}.Fence(command.Slot([]byte(tag)))
+	return []rt.Step{rt.Expect("SET", key, rt.Any), rt.Expect("EXEC")}
+}
+
+// TestFencedEntryWaitsForItsSlot: what may not be repeated goes when everything before it in its slot is acknowledged,
+// nothing of the slot goes before its transaction is answered, what comes meanwhile joins one transaction, and other
+// slots flow on.
+func TestFencedEntryWaitsForItsSlot(t *testing.T) {
+	gates := make([]chan struct{}, 3)
+	for i := range gates {
+		gates[i] = make(chan struct{})
+	}
+	p := rt.NewPeer(t, discovery(), script(
+		exactLogin(),
+		// the INCR of slot a waits for the SET, that of slot c for nothing
+		expectAll("SET {a}x 1", "SET {b}y 1", "MULTI", "INCR {c}n"), setFence("c"), then(gates[0]),
+		expectAll("SET {b}y 2"), then(gates[1]),
+		replyAll("+OK"), // of the SET of slot a
+		expectAll("MULTI", "INCR {a}x", "SET {a}w 1", "RPUSH {a}l 1"), setFence("a"), then(gates[2]),
+		expectAll("SET {b}y 3"),
+		replyAll("+OK", "+OK", "+QUEUED", "+QUEUED", "*2\r\n:1\r\n+OK", "+OK"), // up to the second SET of slot b
+		// what follows in slot c needs no fence, and may not overtake
+		expectAll("SET {c}n 5"), replyAll("+OK", "+QUEUED", "+QUEUED", "+QUEUED", "+QUEUED", "*4\r\n:2\r\n+OK\r\n:1\r\n+OK"),
+		expectAll("SET {a}w 2"), replyAll("+OK", "+OK", "+OK"),
+	))
+	r := exactPeerRig(t, p, true)
+	r.do("SET {a}x 1", "INCR {a}x", "SET {b}y 1", "INCR {c}n")
+	reached(t, p, gates[0])
+	r.do("SET {a}w 1", "SET {b}y 2")
+	reached(t, p, gates[1])
+	r.do("RPUSH {a}l 1")
+	reached(t, p, gates[2])
+	r.do("SET {a}w 2", "SET {c}n 5", "SET {b}y 3")
+	p.Wait()
+	r.drained()
+}
+
+// TestRefusedEntryHoldsItsSlot: an error of an entry without a fence keeps what follows it in its slot from being sent;
+// entries behind it that were applied already are sent again, in order.
+func TestRefusedEntryHoldsItsSlot(t *testing.T) {
+	sent := make(chan struct{})
+	p := rt.NewPeer(
+		t, discovery(),
+		script(
+			exactLogin(),
+			expectAll("SET {a}x 1", "SET {a}x 2", "SET {b}y 1"), then(sent),
+			replyAll("-OOM command not allowed when used memory > 'maxmemory'.", "+OK", "+OK"),
+			expectAll("SET {a}x 1", "SET {a}x 2"), replyAll("+OK", "+OK"),
+			expectAll("MULTI", "INCR {a}x"), setFence("a"), replyAll("+OK", "+QUEUED", "+QUEUED", "*2\r\n:3\r\n+OK"),
+		),
+		discovery(), fencesAt(0, true),
+	)
+	r := exactPeerRig(t, p, true)
+	r.do("SET {a}x 1", "SET {a}x 2", "INCR {a}x", "SET {b}y 1")
+	reached(t, p, sent)
+	p.Wait()
+	r.drained()
+}
+
+// TestRefusedTransactionHoldsItsSlot: the same of a transaction with a fence.
+func TestRefusedTransactionHoldsItsSlot(t *testing.T) {
+	sent := make(chan struct{})
+	p := rt.NewPeer(
+		t, discovery(),
+		script(
+			exactLogin(),
+			expectAll("MULTI", "INCR {a}x"), setFence("a"), then(sent),
+			expectAll("SET {b}y 1"), // so that what came with it has come
+			replyAll("+OK", "-OOM command not allowed when used memory > 'maxmemory'.", "+QUEUED", "-EXECABORT Transaction discarded because of previous errors.", "+OK"),
+			expectAll("MULTI", "INCR {a}x", "SET {a}x 7", "RPUSH {a}l 1"), setFence("a"),
+			replyAll("+OK", "+QUEUED", "+QUEUED", "+QUEUED", "+QUEUED", "*4\r\n:1\r\n+OK\r\n:1\r\n+OK"),
+		),
+		discovery(), fencesAt(0, true),
+	)
+	r := exactPeerRig(t, p, true)
+	r.do("INCR {a}x")
+	reached(t, p, sent)
+	r.do("SET {a}x 7", "RPUSH {a}l 1", "SET {b}y 1")
+	p.Wait()
+	r.drained()
+}
