@@ -18,17 +18,14 @@ func setFence(tag string) []rt.Step {
 // nothing of the slot goes before its transaction is answered, what comes meanwhile joins one transaction, and other
 // slots flow on.
 func TestFencedEntryWaitsForItsSlot(t *testing.T) {
-	gates := make([]chan struct{}, 3)
-	for i := range gates {
-		gates[i] = make(chan struct{})
-	}
+	first, second := make(chan struct{}), make(chan struct{})
 	p := rt.NewPeer(t, discovery(), script(
 		exactLogin(),
 		// the INCR of slot a waits for the SET, that of slot c for nothing
-		expectAll("SET {a}x 1", "SET {b}y 1", "MULTI", "INCR {c}n"), setFence("c"), then(gates[0]),
-		expectAll("SET {b}y 2"), then(gates[1]),
+		expectAll("SET {a}x 1", "SET {b}y 1", "MULTI", "INCR {c}n"), setFence("c"), then(first),
+		expectAll("SET {b}y 2"),
 		replyAll("+OK"), // of the SET of slot a
-		expectAll("MULTI", "INCR {a}x", "SET {a}w 1", "RPUSH {a}l 1"), setFence("a"), then(gates[2]),
+		expectAll("MULTI", "INCR {a}x", "SET {a}w 1", "RPUSH {a}l 1"), setFence("a"), then(second),
 		expectAll("SET {b}y 3"),
 		replyAll("+OK", "+OK", "+QUEUED", "+QUEUED", "*2\r\n:1\r\n+OK", "+OK"), // up to the second SET of slot b
 		// what follows in slot c needs no fence, and may not overtake
@@ -37,11 +34,9 @@ func TestFencedEntryWaitsForItsSlot(t *testing.T) {
 	))
 	r := exactPeerRig(t, p, true)
 	r.do("SET {a}x 1", "INCR {a}x", "SET {b}y 1", "INCR {c}n")
-	reached(t, p, gates[0])
-	r.do("SET {a}w 1", "SET {b}y 2")
-	reached(t, p, gates[1])
-	r.do("RPUSH {a}l 1")
-	reached(t, p, gates[2])
+	reached(t, p, first)
+	r.do("SET {a}w 1", "RPUSH {a}l 1", "SET {b}y 2")
+	reached(t, p, second)
 	r.do("SET {a}w 2", "SET {c}n 5", "SET {b}y 3")
 	p.Wait()
 	r.drained()

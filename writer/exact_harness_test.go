@@ -18,7 +18,7 @@ import (
 	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
-// exactGeneration is that of all positions of an exact rig.
+// exactGeneration is that of all positions of an exact rig to real servers.
 const exactGeneration = 1
 
 // exactName is the client name of an exact rig's lanes.
@@ -78,7 +78,8 @@ func exactRigAt(t testing.TB, ep topology.Endpoint, change func(*Config)) *rig {
 	return r
 }
 
-// exactPeerRig runs such a writer to a scripted server; of a cluster, it is the only node.
+// exactPeerRig runs such a writer to a scripted server; of a cluster, it is the only node. Its generation is 0, as there
+// is no record.
 func exactPeerRig(t testing.TB, p *rt.Peer, cluster bool) *rig {
 	t.Helper()
 	ep := topology.Endpoint{Scheme: topology.SchemeTCP, Addrs: []string{p.Addr()}, AddressMap: map[string]string{peerAnnounced: p.Addr()}}
@@ -86,9 +87,7 @@ func exactPeerRig(t testing.TB, p *rt.Peer, cluster bool) *rig {
 	store := exactStore(dialer, cluster)
 	t.Cleanup(store.Close)
 	node := topology.Node{Product: "redis", Version: "7.0.15", Major: 7, Role: "master", Cluster: cluster}
-	r := newRigFor(t, dialer, node, exactly(store, cluster))
-	r.generation = exactGeneration
-	return r
+	return newRigFor(t, dialer, node, exactly(store, cluster))
 }
 
 // peerAnnounced is the address that a scripted cluster gives to its node.
@@ -111,7 +110,7 @@ func fencesAt(offset int64, cluster bool) rt.Script {
 	if cluster {
 		n = command.Slots
 	}
-	text := checkpoint.Fence{Generation: exactGeneration, At: haul.Position{ReplID: "test", Offset: offset}}.Append(nil)
+	text := checkpoint.Fence{At: haul.Position{ReplID: "test", Offset: offset}}.Append(nil)
 	s := rt.Script{rt.Expect("CLIENT", "SETNAME", exactName), rt.Reply("+OK")}
 	for range n {
 		s = append(s, rt.Expect("GET", rt.Any))

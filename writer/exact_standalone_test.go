@@ -2,6 +2,7 @@ package writer
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -144,7 +145,9 @@ func TestMemoryComesAndGoes(t *testing.T) {
 			close(stop)
 			<-done
 			r.drained()
-			t.Logf("%d rounds, %d resends", c.rounds, r.w.Status().Resends)
+			if !strings.Contains(r.log.String(), "OOM") {
+				t.Error("nothing was refused")
+			}
 			c.check(t, g)
 		})
 	}
