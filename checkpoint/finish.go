@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -149,8 +150,9 @@ func (s *Store) importOff(ctx context.Context) error {
 }
 
 // ImportMode switches the import mode of Valkey, in which a server does not expire keys by its own clock, on every
-// primary and replica. It returns false where a server does not know it or does not allow it; nodes that it had
-// switched on by then are switched off again. It tries once.
+// primary and replica. It returns false where a server does not know it, does not allow it, or would forget it when it
+// is restarted: while it loads its data it would drop what has expired by its clock. Nodes that it had switched on by
+// then are switched off again. It tries once.
 func (s *Store) ImportMode(ctx context.Context, on bool) (bool, error) {
 	l, err := s.look(ctx, true)
 	if err != nil {
@@ -174,6 +176,10 @@ func (s *Store) ImportMode(ctx context.Context, on bool) (bool, error) {
 			}
 		}
 	}
+	if errors.Is(err, errForgets) {
+		s.cfg.Log.Info().Err(err).Msg("import mode is not used: the target would forget it when it is restarted")
+		return false, nil
+	}
 	if e := (*resp.Error)(nil); errors.As(err, &e) {
 		text := strings.ToLower(e.Text)
 		if e.Code == "NOPERM" || strings.Contains(text, "unknown") || strings.Contains(text, "unsupported") {
@@ -183,13 +189,28 @@ func (s *Store) ImportMode(ctx context.Context, on bool) (bool, error) {
 	return false, err
 }
 
+// errForgets says that a server cannot write its configuration file.
+var errForgets = errors.New("CONFIG REWRITE")
+
 func (s *Store) setImport(ctx context.Context, addr string, on bool) error {
 	value := "no"
 	if on {
 		value = "yes"
 	}
 	return s.fresh(ctx, addr, true, func(c *conn) error {
-		_, err := c.do(ctx, "CONFIG", "SET", "import-mode", value)
-		return err
+		if _, err := c.do(ctx, "CONFIG", "SET", "import-mode", value); err != nil {
+			return err
+		}
+		_, err := c.do(ctx, "CONFIG", "REWRITE")
+		if !refused(err) {
+			return err
+		}
+		if !on {
+			return nil
+		}
+		if _, undo := c.do(ctx, "CONFIG", "SET", "import-mode", "no"); undo != nil {
+			return undo
+		}
+		return fmt.Errorf("%w: %s: %w", errForgets, addr, err)
 	})
 }

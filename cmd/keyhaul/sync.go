@@ -357,7 +357,11 @@ func (a *app) expiry(ctx context.Context, e *ends, st *checkpoint.State, l *ledg
 		if err != nil {
 			return err
 		}
-		if l.first.Import = ok; ok {
+		if ok || st.Found {
+			l.first.Import = true
+			if !ok { // what is there has true deadlines, and what comes must not have others
+				a.log.Warn().Msg("the target may not be put into import mode any more: keys may expire there by its own clock")
+			}
 			return nil
 		}
 		a.log.Info().Msg("the target may not be put into import mode: deadlines are held back by expiry.grace instead")
