@@ -21,6 +21,13 @@ type slotState struct {
 	queue  []item // entries that wait, oldest first
 }
 
+// sent takes the first n entries off the queue.
+func (st *slotState) sent(n int) {
+	left := copy(st.queue, st.queue[n:])
+	clear(st.queue[left:])
+	st.queue = st.queue[:left]
+}
+
 type slotTable [command.Slots]slotState
 
 // gate is the list of slots in which entries wait.
@@ -149,8 +156,9 @@ func (l *lane) slotTransaction(o *outbox, slot uint16, st *slotState) error {
 	if st.fenced {
 		o.begin()
 	}
-	for _, it := range now {
+	for i, it := range now {
 		if err := l.d.enc.encode(o, it); err != nil {
+			st.sent(i + 1) // it is in flight, as what is before it
 			return err
 		}
 	}
@@ -159,9 +167,7 @@ func (l *lane) slotTransaction(o *outbox, slot uint16, st *slotState) error {
 		o.exec(l.d.fenceKey(slot), fenceAt(last.batch, last.entry()), nil)
 	}
 	st.last = l.sent + uint64(len(o.ops))
-	rest := copy(st.queue, st.queue[n:])
-	clear(st.queue[rest:])
-	st.queue = st.queue[:rest]
+	st.sent(n)
 	if o.size >= flushBytes {
 		return o.flush()
 	}

@@ -17,7 +17,7 @@ import (
 type ledger struct {
 	store *checkpoint.Store
 	lease *checkpoint.Lease
-	first checkpoint.Record  // what a haul begins with
+	first checkpoint.Record  // what a generation begins with
 	keep  *checkpoint.KeySet // keys of the snapshot, where the target is cleaned by them; else nil
 	dir   string             // for keep
 	log   zerolog.Logger
@@ -25,10 +25,7 @@ type ledger struct {
 
 // Begin implements reader.Checkpoint.
 func (l *ledger) Begin(ctx context.Context, start haul.Position, clean reader.Clean, syncs []time.Time) error {
-	r := l.store.Record()
-	if r.Generation == 0 {
-		r = l.first
-	}
+	r := l.first
 	r.Generation, r.Phase, r.Start = start.Generation, checkpoint.PhaseSnapshot, start
 	r.Prune = clean == reader.CleanPrune
 	r.Syncs = nil

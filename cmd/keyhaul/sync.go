@@ -116,6 +116,9 @@ func (a *app) stopped(err error, link haul.LinkStatus) error {
 	default:
 		a.log.Info().Msg("stopped; the target holds everything up to the applied offset")
 	}
+	if r := a.began; r.Grace > 0 || r.Import {
+		a.log.Info().Msg("deadlines on the target are still held back; the same command goes on where it stopped, keyhaul finish ends the haul")
+	}
 	return nil
 }
 
@@ -236,10 +239,19 @@ func (a *app) follow(ctx context.Context, e *ends) error {
 		if err := mayResume(a.cfg, st); err != nil {
 			return err
 		}
+		if err := a.store.Complete(ctx, st); err != nil {
+			return err
+		}
 		if len(st.Refusals) > 0 {
 			if err := a.listRefusals(ctx, st); err != nil {
 				return err
 			}
+		}
+		if st.Record.Finishing != "" && st.Lost == nil { // a finish was interrupted: deadlines are of two kinds
+			if err := a.finish(ctx); err != nil {
+				return err
+			}
+			st.Record = a.store.Record()
 		}
 		h, l, err := a.pipeline(ctx, e, st)
 		if err != nil {
@@ -348,16 +360,20 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 
 // expiry decides how deadlines are held back. A haul keeps to what it began with, since its finish must know.
 func (a *app) expiry(ctx context.Context, e *ends, st *checkpoint.State, l *ledger) error {
+	if st.Lost != nil {
+		l.first.Grace, l.first.Import, l.first.Finished = 0, false, 0
+	}
+	found := st.Found && st.Lost == nil
 	switch {
-	case st.Found && st.Record.Finished > 0:
+	case found && st.Record.Finished > 0:
 		a.log.Warn().Time("since", time.Unix(st.Record.Finished, 0).UTC()).
 			Msg("the target has true deadlines since this haul was finished: a key that has expired there since, and that the source has renewed, may be missing")
-	case st.Found && st.Record.Import, !st.Found && a.cfg.ExpiryMode == expirySource && e.target.Product == "valkey" && e.target.AtLeast(8, 1):
+	case found && st.Record.Import, !found && a.cfg.ExpiryMode == expirySource && e.target.Product == "valkey" && e.target.AtLeast(8, 1):
 		ok, err := a.store.ImportMode(ctx, true)
 		if err != nil {
 			return err
 		}
-		if ok || st.Found {
+		if ok || found {
 			l.first.Import = true
 			if !ok { // what is there has true deadlines, and what comes must not have others
 				a.log.Warn().Msg("the target may not be put into import mode any more: keys may expire there by its own clock")
@@ -366,7 +382,7 @@ func (a *app) expiry(ctx context.Context, e *ends, st *checkpoint.State, l *ledg
 		}
 		a.log.Info().Msg("the target may not be put into import mode: deadlines are held back by expiry.grace instead")
 		fallthrough
-	case !st.Found && a.cfg.ExpiryMode == expirySource:
+	case !found && a.cfg.ExpiryMode == expirySource:
 		if l.first.Grace == 0 {
 			l.first.Grace = a.cfg.ExpiryGrace.Milliseconds()
 		}
