@@ -2,6 +2,7 @@ package redistest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -275,17 +276,21 @@ func (s *Server) Restart() {
 	}
 }
 
-// Reconfigure changes lines of the configuration file, for the next Restart.
+// Reconfigure changes settings of the configuration file, for the next Restart. Whatever else the file holds stays, also
+// what the server itself has written there (CONFIG REWRITE): of two lines the later one counts.
 func (s *Server) Reconfigure(config map[string]string) {
 	s.t.Helper()
-	all := maps.Clone(s.opts.Config)
-	if all == nil {
-		all = make(map[string]string)
+	f, err := os.OpenFile(filepath.Join(s.Dir, "server.conf"), os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		s.t.Fatalf("redistest: %v", err)
 	}
-	maps.Copy(all, config)
-	s.opts.Config = all
-	if err := s.writeConfig(); err != nil {
-		s.t.Fatalf("%v", err)
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(config)) {
+		fmt.Fprintf(&b, "%s %q\n", name, config[name])
+	}
+	_, err = f.WriteString("\n" + b.String())
+	if err = errors.Join(err, f.Close()); err != nil {
+		s.t.Fatalf("redistest: %v", err)
 	}
 }
 
