@@ -14,8 +14,12 @@ build: ## build bin/keyhaul, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/keyhaul ./cmd/keyhaul
 
 .PHONY: test
-test: setup ## run all tests with the race detector, against this system's redis-server
-	go test -race -timeout 20m ./...
+test: setup ## run all tests with the race detector, against this system's redis-server (some 20 minutes)
+	go test -race -timeout 40m ./...
+
+.PHONY: soak
+soak: setup ## break hauls under load in every way, thirty times each (some hours); results in docs/soak.log
+	scripts/soak/run.sh
 
 .PHONY: test-releases
 test-releases: setup ## run all tests once against each of seven releases of Redis, Valkey and Redict
@@ -38,7 +42,7 @@ bench-e2e: build ## measure whole migrations between real servers
 	go run ./scripts/bench
 
 .PHONY: demo
-demo: build ## watch a migration with faults, and the proof that nothing is missing (about a minute)
+demo: build ## watch a migration with faults, and the proof that nothing is missing (a minute)
 	scripts/servers.sh
 	go run ./scripts/demo -keyhaul bin/keyhaul
 
