@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// Standing returns the commands that write record and lease anew behind a FLUSHALL in the same transaction. lease is
-// its text, and is left out if empty, as is a record that was neither loaded nor saved.
+// Standing returns the commands that write record, lease and the registration of the haul anew behind a FLUSHALL in the
+// same transaction. lease is its text, and is left out if empty, as is a record that was neither loaded nor saved.
 func (s *Store) Standing(lease string) [][]string {
 	s.mu.Lock()
 	r, known := s.record, s.known
@@ -18,12 +18,6 @@ func (s *Store) Standing(lease string) [][]string {
 	if lease != "" {
 		commands = append(commands, []string{"SET", s.Keys().Lease(), lease})
 	}
-	return commands
-}
-
-// standing is Standing with the registration of the haul, which a FLUSHALL takes away too.
-func (s *Store) standing(lease string) [][]string {
-	commands := s.Standing(lease)
 	if len(commands) > 0 {
 		commands = append(commands, []string{"SADD", namesKey, s.cfg.Name})
 	}
@@ -39,7 +33,7 @@ func (s *Store) Flush(ctx context.Context, lease string) error {
 			return s.fresh(ctx, n.addr, true, func(c *conn) error {
 				commands := [][]string{{"FLUSHALL", "ASYNC"}}
 				if n.addr == l.owner().addr {
-					commands = append(commands, s.standing(lease)...)
+					commands = append(commands, s.Standing(lease)...)
 				}
 				return c.transaction(ctx, commands)
 			})
@@ -82,7 +76,7 @@ func (s *Store) flushNode(ctx context.Context, c *conn, n node, owner bool, db i
 	}
 	if owner { // a transaction has one slot
 		commands = append(commands, []string{"SET", s.Keys().Mark(haulSlot), mark})
-		commands = append(commands, s.standing(lease)...)
+		commands = append(commands, s.Standing(lease)...)
 	} else {
 		commands = append(commands, []string{"SET", s.Keys().Mark(n.slots[0]), mark})
 	}

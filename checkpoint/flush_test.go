@@ -51,7 +51,7 @@ func TestFlushKeepsRecordAndLease(t *testing.T) {
 	if st := load(t, s); !st.Found || st.Lost == nil {
 		t.Errorf("%+v", st)
 	}
-	if got := s.Standing("1 1 w1 1"); len(got) != 2 || got[0][1] != k.Record() || got[1][2] != "1 1 w1 1" {
+	if got := s.Standing("1 1 w1 1"); len(got) != 3 || got[0][1] != k.Record() || got[1][2] != "1 1 w1 1" || got[2][1] != namesKey {
 		t.Errorf("%q", got)
 	}
 	must(t, s.Flush(testContext(t), ""))

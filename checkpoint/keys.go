@@ -65,6 +65,9 @@ func (k Keys) Lease() string { return k.key("{haul}:lease") }
 // Refusals returns the key of the list of commands that the target refused inside a transaction.
 func (k Keys) Refusals() string { return k.key("{haul}:refusals") }
 
+// Names returns the key of the set of all hauls that write to the target. It is in the slot of Record.
+func (k Keys) Names() string { return namesKey }
+
 // Tombstone returns the key that is left when a haul has been cleaned up.
 func (k Keys) Tombstone() string { return k.key("{haul}:tombstone") }
 

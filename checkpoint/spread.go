@@ -23,7 +23,8 @@ func (s *Store) Spread(ctx context.Context, f Fence) error {
 	return err
 }
 
-func (s *Store) spreadNode(ctx context.Context, c *conn, n node, text string) error {
+// spreadNode takes options of the SETs of fences.
+func (s *Store) spreadNode(ctx context.Context, c *conn, n node, text string, options ...string) error {
 	keys := s.Keys()
 	var fences, marks batch
 	if n.slots == nil {
@@ -31,7 +32,7 @@ func (s *Store) spreadNode(ctx context.Context, c *conn, n node, text string) er
 		marks.add("SET", keys.WholeMark(), text)
 	}
 	for i, slot := range n.slots {
-		fences.add("SET", keys.Fence(slot), text)
+		fences.add(append([]string{"SET", keys.Fence(slot), text}, options...)...)
 		if i == 0 {
 			marks.add("SET", keys.Mark(slot), text)
 		} else {
@@ -52,6 +53,24 @@ func (s *Store) spreadNode(ctx context.Context, c *conn, n node, text string) er
 		s.marked[n.slots[0]] = struct{}{}
 	}
 	return nil
+}
+
+// Complete ends what FlushNodes has begun on nodes whose mark in st is sparse: it writes the fences that are missing
+// there, and then a mark that is not sparse. As long as it has not, no other mark may be written. It tries until ctx ends.
+func (s *Store) Complete(ctx context.Context, st *State) error {
+	return s.retry(ctx, "write fences", func(ctx context.Context, l *layout) error {
+		return l.each(ctx, func(ctx context.Context, n node) error {
+			for _, was := range st.Nodes {
+				if was.Addr != n.addr || !was.Mark.Sparse {
+					continue
+				}
+				f := was.Mark
+				f.Sparse = false
+				return s.fresh(ctx, n.addr, true, func(c *conn) error { return s.spreadNode(ctx, c, n, f.text(), "NX") })
+			}
+			return nil
+		})
+	})
 }
 
 // Mark sets each node's mark to f and waits for the replies. After an error it looks where the slots are and tries

@@ -100,7 +100,7 @@ func newDispatcher(cfg Config) *dispatcher {
 		return d
 	}
 	keys := cfg.Store.Keys()
-	d.enc.own = []string{keys.Whole(), keys.WholeMark(), keys.Record(), keys.Lease(), keys.Refusals()}
+	d.enc.own = []string{keys.Whole(), keys.WholeMark(), keys.Record(), keys.Lease(), keys.Refusals(), keys.Names()}
 	d.enc.standing = func() [][]string { return cfg.Store.Standing(d.leaseText()) }
 	return d
 }
