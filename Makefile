@@ -14,7 +14,7 @@ build: ## build bin/keyhaul, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/keyhaul ./cmd/keyhaul
 
 .PHONY: test
-test: setup ## run all tests with the race detector, against this system's redis-server (some 20 minutes)
+test: setup ## run all tests with the race detector, against this system's redis-server
 	go test -race -timeout 40m ./...
 
 .PHONY: soak
@@ -42,7 +42,7 @@ bench-e2e: build ## measure whole migrations between real servers
 	go run ./scripts/bench
 
 .PHONY: demo
-demo: build ## watch a migration with faults, and the proof that nothing is missing (a minute)
+demo: build ## watch a migration with faults, and the proof that nothing is missing, or there twice (half a minute)
 	scripts/servers.sh
 	go run ./scripts/demo -keyhaul bin/keyhaul
 

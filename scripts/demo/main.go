@@ -1,6 +1,6 @@
-// Command demo shows a whole migration on this machine: a server under load is moved to a cluster while connections
-// are cut and keyhaul itself is killed. At the end every key of both sides is compared. It exits with 1 unless they are
-// equal and keyhaul has done what it should.
+// Command demo shows a whole migration on this machine: a server under load is moved to a cluster while keyhaul itself
+// is killed, again and again, and connections are cut. There is one full copy, and every key of both sides is compared at
+// the end. It exits with 1 unless they are equal and keyhaul has done what it should.
 package main
 
 import (
@@ -42,22 +42,26 @@ type demo struct {
 	link   *redistest.Proxy // between source and keyhaul
 	state  string           // keyhaul's state directory
 
-	written   int64 // live writes that the source has confirmed
-	fullSyncs int64 // of the run that is killed
+	written int64 // live writes that the source has confirmed
+	sure    int64 // what keyhaul had applied at least when it was killed last
+	kills   int
 }
 
 func (d *demo) run(tb redistest.TB) {
 	d.tb = tb
 	d.prepare()
 	load := d.startLoad(1)
-	d.killed()
-	d.refused()
-	second := d.secondRun()
-	d.cutSource(second)
+	p := d.first()
+	for range 3 {
+		p = d.killed(p)
+	}
+	p = d.moved(p)
+	d.cutSource(p)
+	d.cutTarget(p)
 	d.stopLoad(load)
-	d.cutTarget(second)
-	d.finish(second)
-	d.prove(second)
+	d.proveFollowing(p)
+	d.finish(p)
+	d.prove()
 }
 
 // say prints a line of the story.
@@ -109,9 +113,10 @@ func (d *demo) startLoad(seed uint64) *load {
 	})
 	go func() {
 		defer close(l.done)
-		l.got, l.err = redistest.Load{Endpoint: d.source.Endpoint(), Rate: d.rate, Seed: seed}.Run(ctx)
+		l.got, l.err = redistest.Load{Endpoint: d.source.Endpoint(), Mix: redistest.MixHard, Tagged: true, Rate: d.rate, Seed: seed}.Run(ctx)
 	}()
-	d.say("Writers send up to %d commands and transactions a second to the source: SET, INCR, RPUSH, LPOP, ZINCRBY, XADD, SPOP, EVAL, MULTI …", d.rate)
+	d.say("Writers send up to %d commands and transactions a second: INCR, RPUSH, LPOP, APPEND, SPOP, XADD, RENAME, EVAL, MULTI …", d.rate)
+	d.say("Half of them would be wrong if they were applied twice.")
 	return l
 }
 
@@ -123,5 +128,5 @@ func (d *demo) stopLoad(l *load) {
 		d.tb.Fatalf("live writes: %d errors, %d disconnects: %s", l.got.Errors, l.got.Disconnects, l.got.FirstError)
 	}
 	d.written += l.got.Units
-	d.say("The writers have stopped: %d live writes so far, each confirmed by the source.", d.written)
+	d.say("The writers have stopped: %d live writes, each confirmed by the source.", d.written)
 }

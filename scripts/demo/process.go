@@ -31,16 +31,15 @@ type process struct {
 	lines sync.WaitGroup
 	http  chan string // receives the address of its status once, or is closed
 	addr  string
-	last  status
 	ended bool
 }
 
-// start runs keyhaul sync with further flags, and shows what it says.
-func (d *demo) start(flags ...string) *process {
+// start runs a keyhaul command and shows what it says.
+func (d *demo) start(command string) *process {
 	target := "redis://" + strings.Join(d.target.Seeds(), ",")
-	shown := append([]string{"--source", "redis://" + d.link.Addr(), "--target", target}, flags...)
-	d.say("$ keyhaul sync %s", strings.Join(shown, " "))
-	args := append([]string{"sync", "--state-dir", d.state, "--name", "demo", "--http", "127.0.0.1:0", "--log-format", "json"}, shown...)
+	shown := []string{"--source", "redis://" + d.link.Addr(), "--target", target}
+	d.say("$ keyhaul %s %s", command, strings.Join(shown, " "))
+	args := append([]string{command, "--state-dir", d.state, "--name", "demo", "--http", "127.0.0.1:0", "--log-format", "json"}, shown...)
 	p := &process{d: d, cmd: exec.CommandContext(d.ctx, d.program, args...), http: make(chan string, 1)}
 	out, err := p.cmd.StderrPipe()
 	d.check(err, "keyhaul")
