@@ -62,7 +62,7 @@ func (d *dispatcher) skipApplied(b *haul.Batch) int {
 			cmds := b.CommandsOf(e)
 			for j := range cmds {
 				raw := cmds[j].Raw
-				cmds[j].Skip = e.Start+int64(raw.Off+raw.Len-e.Off) <= d.applied[0]
+				cmds[j].Skip = cmds[j].Skip || e.Start+int64(raw.Off+raw.Len-e.Off) <= d.applied[0]
 			}
 		}
 	}
