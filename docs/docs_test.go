@@ -118,6 +118,38 @@ func TestEveryStatusFieldIsDocumented(t *testing.T) {
 	}
 }
 
+func TestEveryCountIsDocumented(t *testing.T) {
+	documented := rows(read(t, "metrics.md"))
+	files, err := filepath.Glob("../writer/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, m := range regexp.MustCompile(`(?:\.count\(|counts\[)"([a-z_]+[a-z])"`).FindAllStringSubmatch(read(t, file), -1) {
+			names = append(names, m[1])
+		}
+	}
+	drops := regexp.MustCompile(`string\{"none", ([^}]*)\}\[d\]`).FindStringSubmatch(read(t, "../haul/entry.go"))
+	if drops == nil {
+		t.Fatal("the names of drops are not found")
+	}
+	for name := range strings.SplitSeq(drops[1], ", ") {
+		names = append(names, "dropped_"+strings.Trim(name, `"`))
+	}
+	if len(names) < 8 {
+		t.Fatalf("only %q found", names)
+	}
+	for _, name := range names {
+		if documented[name] == "" {
+			t.Errorf("the count %s is not in metrics.md", name)
+		}
+	}
+}
+
 func TestEveryExitCodeIsDocumented(t *testing.T) {
 	codes := regexp.MustCompile(`(?m)^\tExit\w+ +Exit = (\d+)`).FindAllStringSubmatch(read(t, "../haul/errors.go"), -1)
 	if len(codes) < 8 {
