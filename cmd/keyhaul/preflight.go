@@ -26,7 +26,8 @@ type ends struct {
 	primary  []string // addresses of the target's primaries
 	keys     int64    // on the target, in all databases
 	shards   int
-	sourceDB []int // databases of the source that hold keys
+	sourceDB []int  // databases of the source that hold keys
+	evicts   string // how a primary of the target may evict keys; empty if none does
 }
 
 const questionTimeout = 10 * time.Second
@@ -107,7 +108,7 @@ func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, n
 // look finds the target's primaries and what they hold.
 func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 	e.primary, e.shards = target.Endpoint.Addrs[:1], 1
-	e.keys, e.sourceDB = 0, nil
+	e.keys, e.sourceDB, e.evicts = 0, nil, ""
 	for db := range e.source.Keyspace {
 		e.sourceDB = append(e.sourceDB, db)
 	}
@@ -136,6 +137,9 @@ func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 				"source and target (%s) are one server, or one replicates the other", addr)
 		}
 		e.keys += node.Keys()
+		if node.MaxMemory > 0 && node.MaxMemoryPolicy != "" && node.MaxMemoryPolicy != "noeviction" {
+			e.evicts = node.MaxMemoryPolicy
+		}
 	}
 	return e.databases(ctx, target)
 }
@@ -207,9 +211,9 @@ func (e *ends) mayBegin(ctx context.Context, cfg config, store *checkpoint.Store
 	if cfg.Delivery != exactlyOnce {
 		return nil
 	}
-	if t := e.target; t.MaxMemory > 0 && t.MaxMemoryPolicy != "" && t.MaxMemoryPolicy != "noeviction" {
+	if e.evicts != "" {
 		return haul.Errorf(haul.ExitRefused, "CONFIG SET maxmemory-policy noeviction on the target, or use --delivery at-least-once",
-			"the target may evict keys (maxmemory-policy %s): it would lose data, and what keyhaul must know of it", t.MaxMemoryPolicy)
+			"the target may evict keys (maxmemory-policy %s): it would lose data, and what keyhaul must know of it", e.evicts)
 	}
 	for _, addr := range e.primary {
 		if err := mayEvict(ctx, store, addr); err != nil {
