@@ -177,7 +177,7 @@ func (s *Store) ImportMode(ctx context.Context, on bool) (bool, error) {
 		}
 	}
 	if errors.Is(err, errForgets) {
-		s.cfg.Log.Info().Err(err).Msg("import mode is not used: the target would forget it when it is restarted")
+		s.cfg.Log.Info().Err(err).Msg("import mode is not used: it needs CONFIG REWRITE, to outlast a restart of the target, and CLIENT IMPORT-SOURCE")
 		return false, nil
 	}
 	if e := (*resp.Error)(nil); errors.As(err, &e) {
@@ -189,8 +189,8 @@ func (s *Store) ImportMode(ctx context.Context, on bool) (bool, error) {
 	return false, err
 }
 
-// errForgets says that a server cannot write its configuration file.
-var errForgets = errors.New("CONFIG REWRITE")
+// errForgets says that a server cannot write its configuration file, or does not let keyhaul see what has expired.
+var errForgets = errors.New("not all that import mode needs is allowed")
 
 func (s *Store) setImport(ctx context.Context, addr string, on bool) error {
 	value := "no"
@@ -201,7 +201,13 @@ func (s *Store) setImport(ctx context.Context, addr string, on bool) error {
 		if _, err := c.do(ctx, "CONFIG", "SET", "import-mode", value); err != nil {
 			return err
 		}
-		_, err := c.do(ctx, "CONFIG", "REWRITE")
+		var err error
+		if on { // for other clients expired keys are gone
+			_, err = c.do(ctx, "CLIENT", "IMPORT-SOURCE", "ON")
+		}
+		if err == nil {
+			_, err = c.do(ctx, "CONFIG", "REWRITE")
+		}
 		if !refused(err) {
 			return err
 		}

@@ -29,7 +29,7 @@ type State struct {
 	Applied   []int64       // by slot: the higher of its fence and its node's mark; one element on a standalone
 	Refusals  []Refusal
 	Lost      error    // wraps ErrLost: why this cannot be resumed from although Found
-	Own       int64    // how many keys of keyhaul's own there are beside fences and marks
+	Own       int64    // how many keys of keyhaul's own there are
 	Leased    bool     // there is a lease: another worker runs the haul, or has
 	Others    []string // other hauls that are registered on the target
 }
@@ -39,6 +39,9 @@ func (st *State) judge(all []reading, cluster bool) error {
 	for _, r := range all {
 		st.Nodes = append(st.Nodes, Node{Addr: r.addr, RunID: r.runID, Slots: r.slots})
 		for _, v := range append(append([]value(nil), r.fences...), r.marks...) {
+			if v.found {
+				st.Own++
+			}
 			if errors.Is(v.err, ErrNewer) {
 				return fmt.Errorf("on %s: %w", r.addr, v.err)
 			}

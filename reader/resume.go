@@ -74,7 +74,7 @@ func (p *PSYNC) restore() (*fullSync, uint64, error) {
 	}
 	if s.stream == nil {
 		if p.cfg.Dir != "" {
-			p.cfg.Log.Info().Int64("offset", s.base.Offset).Msg("the spool does not reach back to what the target has: the source is asked for it")
+			p.cfg.Log.Info().Int64("offset", s.base.Offset).Msg("the spool has nothing behind what the target has: the source is asked for what follows")
 		}
 		l := aof.Lineage{ReplID: s.base.ReplID, Generation: r.Generation}
 		s.stream = aof.NewSpool(p.spoolConfig(aof.SpoolStream), l, s.base.Offset)

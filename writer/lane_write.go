@@ -83,7 +83,7 @@ func (l *lane) appetite() int {
 	case !l.d.exact():
 		return takeItems
 	case l.d.slots != nil:
-		return 4 * takeItems // these are single entries
+		return 16 * takeItems // these are single entries
 	}
 	return l.whole.appetite()
 }

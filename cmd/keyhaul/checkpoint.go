@@ -170,7 +170,7 @@ func mayStartOver(cfg config, st *checkpoint.State) error {
 func (a *app) load(ctx context.Context) (*checkpoint.State, error) {
 	who := "checkpoint on the target"
 	defer a.waits.Clear(who)
-	for {
+	for began := time.Now(); ; {
 		st, err := a.store.Load(ctx)
 		if err == nil {
 			return st, nil
@@ -183,6 +183,10 @@ func (a *app) load(ctx context.Context) (*checkpoint.State, error) {
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
+		}
+		if limit := a.cfg.ConnectDeadline; limit > 0 && time.Since(began) > limit {
+			return nil, haul.Errorf(haul.ExitUnreachable, "look at the target and at its user's permissions; --connect-deadline is how long keyhaul waits",
+				"the state of the haul cannot be read from the target: %w", err)
 		}
 		a.waits.Set(who, err.Error(), "none needed if the target is restarting or failing over; keyhaul keeps trying")
 		a.log.Warn().Err(err).Msg("the state of the haul cannot be read from the target yet")

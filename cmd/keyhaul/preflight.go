@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -198,7 +199,7 @@ func (e *ends) refuse() error {
 }
 
 // mayBegin refuses what can be refused before anything is written.
-func (e *ends) mayBegin(ctx context.Context, cfg config, store *checkpoint.Store, st *checkpoint.State) error {
+func (e *ends) mayBegin(ctx context.Context, cfg config, target *topology.Dialer, st *checkpoint.State) error {
 	if err := mayResume(cfg, st); err != nil {
 		return err
 	}
@@ -216,7 +217,7 @@ func (e *ends) mayBegin(ctx context.Context, cfg config, store *checkpoint.Store
 			"the target may evict keys (maxmemory-policy %s): it would lose data, and what keyhaul must know of it", e.evicts)
 	}
 	for _, addr := range e.primary {
-		if err := mayEvict(ctx, store, addr); err != nil {
+		if err := mayEvict(ctx, target, addr); err != nil {
 			return err
 		}
 	}
@@ -225,15 +226,26 @@ func (e *ends) mayBegin(ctx context.Context, cfg config, store *checkpoint.Store
 
 // mayEvict makes sure that connections of our own can be ended: what a closed one has sent may otherwise be executed
 // after it was found not to be.
-func mayEvict(ctx context.Context, store *checkpoint.Store, addr string) error {
-	_, err := store.Evict(ctx, addr, func(int64, string) bool { return false })
-	var refused *resp.Error
-	if errors.As(err, &refused) && refused.Code == "NOPERM" {
-		return haul.Errorf(haul.ExitRefused,
-			"let the target's user run them (ACL SETUSER … +client|list +client|kill +client|id +client|setname), or use --delivery at-least-once",
-			"exactly-once delivery needs CLIENT LIST and CLIENT KILL on the target %s: %w", addr, refused)
+func mayEvict(ctx context.Context, target *topology.Dialer, addr string) error {
+	c, err := target.Open(ctx, addr)
+	if err != nil {
+		return nil //nolint:nilerr // it shows itself again when it matters
 	}
-	return nil // anything else shows itself again when it matters
+	defer c.Close() //nolint:errcheck // only asked
+	for _, call := range [][]string{
+		{"CLIENT", "SETNAME", target.ClientName},
+		{"CLIENT", "ID"},
+		{"CLIENT", "LIST"},
+		{"CLIENT", "KILL", "ID", strconv.Itoa(math.MaxInt64)}, // nobody
+	} {
+		_, err := c.Do(ctx, questionTimeout, call...)
+		if refused := (*resp.Error)(nil); errors.As(err, &refused) && refused.Code == "NOPERM" {
+			return haul.Errorf(haul.ExitRefused,
+				"let the target's user run it (ACL SETUSER … +client|list +client|kill +client|id +client|setname), or use --delivery at-least-once",
+				"exactly-once delivery needs CLIENT %s on the target %s: %w", call[1], addr, refused)
+		}
+	}
+	return nil
 }
 
 // plan says what is going to happen.

@@ -73,7 +73,7 @@ func newApp(cfg config) *app {
 
 // headroom is what keyhaul may use beside the bounded channel before Go collects more eagerly: the spool's window,
 // sockets, the program itself.
-const headroom = 36 << 20
+const headroom = 42 << 20
 
 func (a *app) sync(ctx context.Context) (err error) {
 	if a.log, err = newLogger(a.monitor.logWriter(a.terminal), a.terminal, a.cfg.LogLevel, a.cfg.LogFormat); err != nil {
@@ -134,7 +134,7 @@ func (a *app) haul(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := e.mayBegin(ctx, a.cfg, a.store, st); err != nil {
+	if err := e.mayBegin(ctx, a.cfg, a.target, st); err != nil {
 		return err
 	}
 	if a.finishing && (!st.Found || st.Record.Phase != checkpoint.PhaseStreaming) {
