@@ -38,11 +38,6 @@ func Segments(dir string) ([]SegmentInfo, error) {
 	return infos, nil
 }
 
-// RemoveSegments deletes all that an earlier process left in dir.
-func RemoveSegments(dir string) error {
-	return removeFiles(dir, func(*file) bool { return true })
-}
-
 // RemoveStale deletes what earlier processes left in dir of generations other than those of keep, and files whose
 // header is damaged, which nobody can use. If there is a file of a later format, it fails with ErrNewer and deletes
 // nothing. No spool may be open of what it deletes.

@@ -15,8 +15,8 @@ import (
 // ErrFull says that the spool has reached its limit, or that the disk is full.
 var ErrFull = errors.New("spool is full")
 
-// Lineage says which replication history bytes belong to: the primary's replication id, and how many full syncs of
-// this haul began before.
+// Lineage says which replication history bytes belong to: the primary's replication id, and the full sync that
+// it began with: generations grow, and no two hauls share one.
 type Lineage struct {
 	ReplID     string
 	Generation uint64

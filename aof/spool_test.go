@@ -531,9 +531,9 @@ func TestOldest(t *testing.T) {
 	})
 }
 
-func TestRemoveSegments(t *testing.T) {
+func TestRemoveStaleOfNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a[b*c")
-	if err := RemoveSegments(dir); err != nil {
+	if err := RemoveStale(dir); err != nil {
 		t.Errorf("no directory: %v", err)
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -544,7 +544,7 @@ func TestRemoveSegments(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := RemoveSegments(dir); err != nil {
+	if err := RemoveStale(dir); err != nil {
 		t.Fatal(err)
 	}
 	if left := segmentFiles(t, dir); fmt.Sprint(left) != "[other]" {

@@ -177,8 +177,8 @@ func TestRemoveStale(t *testing.T) {
 		if got := fmt.Sprint(segmentFiles(t, l.dir)); got != tt.want {
 			t.Errorf("keeping %v, left are %v, want %v", tt.keep, got, tt.want)
 		}
-		if err := RemoveSegments(l.dir); err != nil || fmt.Sprint(segmentFiles(t, l.dir)) != "[other]" {
-			t.Errorf("RemoveSegments: %v, left are %v", err, segmentFiles(t, l.dir))
+		if err := RemoveStale(l.dir); err != nil || fmt.Sprint(segmentFiles(t, l.dir)) != "[other]" {
+			t.Errorf("RemoveStale: %v, left are %v", err, segmentFiles(t, l.dir))
 		}
 	}
 }

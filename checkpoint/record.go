@@ -42,7 +42,7 @@ const (
 // Record describes the haul. It is kept as JSON at Keys.Record.
 type Record struct {
 	Version    int           `json:"version"`
-	Generation uint64        `json:"generation"` // counts full syncs
+	Generation uint64        `json:"generation"` // grows with each full sync
 	Phase      Phase         `json:"phase"`
 	Start      haul.Position `json:"start"`           // where the stream of this generation begins
 	Prune      bool          `json:"prune,omitempty"` // behind the snapshot, what it lacks is removed from the target

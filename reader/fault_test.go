@@ -143,7 +143,7 @@ func TestSourceRestarts(t *testing.T) {
 	r.streaming()
 	source.Kill()
 	source.Restart()
-	r.exit(haul.ExitHistoryLost, "another replication history", "--existing flush or replace")
+	r.exit(haul.ExitHistoryLost, "another replication history", "--on-lost-history resync")
 	if got := syncs(source); got != "0" {
 		t.Errorf("the restarted source counts %s full syncs", got)
 	}

@@ -446,13 +446,13 @@ func TestPeerHistory(t *testing.T) {
 		info  string
 		texts []string
 	}{
-		"another history":  {infoText(id2, zero, -1, 5000, 1, 1<<20), []string{"another replication history", "--existing flush"}},
-		"diverged":         {infoText(id2, id1, 105, 5000, 1, 1<<20), []string{"another replication history", "--existing"}},
+		"another history":  {infoText(id2, zero, -1, 5000, 1, 1<<20), []string{"another replication history", "--on-lost-history"}},
+		"diverged":         {infoText(id2, id1, 105, 5000, 1, 1<<20), []string{"another replication history", "--on-lost-history"}},
 		"backlog overrun":  {infoText(id1, zero, -1, 5_000_000, 4_000_000, 1<<20), []string{"backlog", "repl-backlog-size above 4999873"}},
-		"source went back": {infoText(id1, zero, -1, 50, 1, 50), []string{"less of this history", "--existing"}},
+		"source went back": {infoText(id1, zero, -1, 50, 1, 50), []string{"less of this history", "--on-lost-history"}},
 		"no backlog": {
 			strings.Replace(infoText(id1, zero, -1, 500, 1, 1<<20), "backlog_active:1", "backlog_active:0", 1),
-			[]string{"no backlog", "--existing"},
+			[]string{"no backlog", "--on-lost-history"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -479,7 +479,7 @@ func TestPeerHistory(t *testing.T) {
 			rt.Expect("PSYNC", id1, rt.Any), rt.Reply("+FULLRESYNC " + id2 + " 900"), rt.ExpectEOF(),
 		})
 		r := run(t, plan{url: f.url(), config: fast})
-		r.exit(haul.ExitHistoryLost, "--existing flush")
+		r.exit(haul.ExitHistoryLost, "--on-lost-history")
 	})
 	t.Run("forbidden later", func(t *testing.T) {
 		f := newFront(t, start, rt.Script{rt.Expect("PSYNC", id1, rt.Any), rt.Reply("-ERR forbidden"), rt.ExpectEOF()})

@@ -79,7 +79,8 @@ func (p *PSYNC) Run(ctx context.Context, out *haul.Channel) error {
 	}
 	for clean := p.cfg.First; ; {
 		if s == nil {
-			generation++
+			// a time, so that no spool of another haul is ever taken for this one's
+			generation = max(generation+1, uint64(time.Now().UnixMilli()))
 			if s, err = p.begin(ctx, generation, clean); err != nil {
 				return err
 			}
