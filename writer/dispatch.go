@@ -56,6 +56,7 @@ type dispatcher struct {
 	opened      bool            // every lane was connected once
 	runIDs      map[string]bool // of the servers that this run has been connected to
 	applied     []int64         // what the target is known to have of the stream, by slot; nil before the stream
+	resumed     int64           // the highest of what it was known to have at the start
 	replayUntil atomic.Int64
 	markedAt    haul.Position
 
@@ -89,6 +90,9 @@ func newDispatcher(cfg Config) *dispatcher {
 		applied: cfg.Applied,
 	}
 	d.replayUntil.Store(cfg.ReplayUntil)
+	for _, at := range cfg.Applied {
+		d.resumed = max(d.resumed, at)
+	}
 	if cfg.Store == nil {
 		return d
 	}
@@ -166,7 +170,7 @@ const markEvery = time.Second
 func (d *dispatcher) phase(b *haul.Batch) {
 	switch {
 	case b.Snapshot && d.applied != nil:
-		d.applied, d.markedAt = nil, haul.Position{}
+		d.applied, d.resumed, d.markedAt = nil, 0, haul.Position{}
 		d.replayUntil.Store(0)
 		for _, l := range d.lanes {
 			l.fenced.Store(-1)
@@ -182,6 +186,7 @@ func (d *dispatcher) phase(b *haul.Batch) {
 // accept filters a batch and gives it to lanes.
 func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 	d.phase(b)
+	d.takeApart(b)
 	for _, f := range d.cfg.Filters {
 		f.Apply(b)
 	}

@@ -44,8 +44,7 @@ func (d *dispatcher) alreadyApplied(b *haul.Batch, n int) {
 	b.Done(n)
 }
 
-// skipApplied drops those entries of a batch that a standalone target has, and returns their number. Of a transaction
-// that went in pieces before, because it was too large for the buffer then, only the rest is left.
+// skipApplied drops those entries of a batch that a standalone target has, and returns their number.
 func (d *dispatcher) skipApplied(b *haul.Batch) int {
 	if d.applied == nil || b.Snapshot || len(b.Entries) == 0 || b.Entries[0].Start >= d.applied[0] {
 		return 0
@@ -58,15 +57,59 @@ func (d *dispatcher) skipApplied(b *haul.Batch) int {
 		case e.End <= d.applied[0]:
 			e.Drop = haul.DropApplied
 			n++
-		case e.Start < d.applied[0] && e.Kind == haul.KindTransaction:
-			cmds := b.CommandsOf(e)
-			for j := range cmds {
-				raw := cmds[j].Raw
-				cmds[j].Skip = cmds[j].Skip || e.Start+int64(raw.Off+raw.Len-e.Off) <= d.applied[0]
-			}
 		}
 	}
 	return n
+}
+
+// takeApart makes single commands of a transaction of which an earlier run, whose buffer was too small for it, has
+// written the beginning in pieces: then the fences tell which of them are applied.
+func (d *dispatcher) takeApart(b *haul.Batch) {
+	if d.applied == nil || b.Snapshot || len(b.Entries) == 0 || b.Entries[0].Start >= d.resumed {
+		return
+	}
+	var all []haul.Entry
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		if e.Kind != haul.KindTransaction || !d.isBegun(b, e) {
+			if all != nil {
+				all = append(all, *e)
+			}
+			continue
+		}
+		if all == nil {
+			all = append(all, b.Entries[:i]...)
+		}
+		for j := e.First; j < e.First+e.N; j++ {
+			c := &b.Commands[j]
+			start := e.Start + int64(c.Raw.Off-e.Off)
+			all = append(all, haul.Entry{
+				Start: start, End: start + int64(c.Raw.Len), Resume: e.Start, After: e.DB,
+				Kind: haul.KindCommand, DB: c.DB, Off: c.Raw.Off, First: j, N: 1,
+			})
+		}
+	}
+	if all != nil {
+		b.Expect(len(all) - len(b.Entries))
+		b.Entries = all
+	}
+}
+
+// isBegun reports whether a fence lies within a transaction.
+func (d *dispatcher) isBegun(b *haul.Batch, e *haul.Entry) bool {
+	slots := []uint16{0}
+	if d.cfg.Node.Cluster {
+		var err error
+		if slots, _, err = entrySlots(b, e); err != nil {
+			return false // it is refused, as it was then
+		}
+	}
+	for _, s := range slots {
+		if at := d.applied[s]; e.Start < at && at < e.End {
+			return true
+		}
+	}
+	return false
 }
 
 // replayed reports whether an error is what replaying leads to: a HSET meets the string that a later SET has put
