@@ -58,18 +58,20 @@ func (g *gate) collect(slots *slotTable, to []item) []item {
 
 // throughGate sends what may be sent of a turn, and of what waits.
 func (l *lane) throughGate(o *outbox, t turn, current *int) (sent bool, err error) {
-	settled := l.settled.Load()
-	l.admit(t.items, settled)
+	if t.held {
+		return false, nil // the dispatcher may be at work on what waits
+	}
+	l.admit(t.items, t.settled)
 	if err := l.pass(o, current); err != nil {
 		return false, err
 	}
-	if t.held || len(l.gate.waiting) == 0 {
+	if len(l.gate.waiting) == 0 {
 		return false, nil
 	}
 	kept := l.gate.waiting[:0]
 	for i, s := range l.gate.waiting {
 		st := &l.d.slots[s]
-		if st.last > settled {
+		if st.last > t.settled {
 			kept = append(kept, s)
 			continue
 		}
@@ -88,7 +90,7 @@ func (l *lane) throughGate(o *outbox, t turn, current *int) (sent bool, err erro
 	l.mu.Lock()
 	l.gate.empties = len(kept) > 0
 	l.mu.Unlock()
-	return sent || l.settled.Load() != settled, nil // else the reading goroutine wakes this one
+	return sent || l.settled.Load() != t.settled, nil // else the reading goroutine wakes this one
 }
 
 // admit moves entries that have to wait to the queues of their slots; the others stay taken.

@@ -228,7 +228,9 @@ func (l *lane) collect(s *setback) {
 	s.rest = append(s.rest, l.taken[l.pushed:]...)
 	l.taken, l.pushed = l.taken[:0], 0
 	l.open, l.execs = false, 0
-	l.settled.Store(l.sent)
+	if l.conn == nil {
+		l.settled.Store(l.sent) // the rest will not be answered
+	}
 	s.rest = l.gate.collect(l.d.slots, s.rest)
 	for l.pending.len() > 0 {
 		s.rest = append(s.rest, l.pending.pop())

@@ -16,14 +16,16 @@ type turn struct {
 	ping, ask bool
 	mark      *checkpoint.Fence
 	held      bool
-	executing bool // a transaction is executed
+	executing bool   // a transaction is executed
+	settled   uint64 // the lane's count of answered ops
 }
 
 // take moves up to n pending items to the writing goroutine.
 func (l *lane) take(n int) turn {
+	settled := l.settled.Load() // before held is read: an op that was refused is counted after it has held the lane
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := turn{held: l.held, executing: l.execs > 0}
+	t := turn{held: l.held, executing: l.execs > 0, settled: settled}
 	if !l.open { // within a transaction they would be queued
 		t.ping, t.ask, t.mark = l.ping, l.ask, l.mark
 		l.ping, l.ask, l.mark = false, false, nil
