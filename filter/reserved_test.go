@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/resp"
 )
 
 // TestReserved: commands about keys under keyhaul's own prefix alone are dropped, whatever their form.
@@ -81,6 +82,46 @@ func TestReservedInTransactions(t *testing.T) {
 		for i, want := range c.skip {
 			if got := b.Commands[i].Skip; got != want {
 				t.Errorf("%v: command %d is skipped: %t, want %t", c.lines, i, got, want)
+			}
+		}
+	}
+}
+
+// TestReservedAmongOthers: commands that can be cut by keys lose the reserved ones, others are refused as a whole.
+func TestReservedAmongOthers(t *testing.T) {
+	for line, want := range map[string]string{
+		"MSET a 1 keyhaul:x 2 b 3":            "MSET a 1 b 3",
+		"MSET keyhaul:x 2 b 3 keyhaul:y 2":    "MSET b 3",
+		"DEL keyhaul:x a":                     "DEL a",
+		"UNLINK a b keyhaul:x c":              "UNLINK a b c",
+		"MSETEX 2 a 1 keyhaul:x 2 EX 100":     "MSETEX 1 a 1 EX 100",
+		"RENAME a keyhaul:x":                  "",
+		"COPY keyhaul:x a":                    "",
+		"SUNIONSTORE keyhaul:x a b":           "",
+		"EVAL script 2 a keyhaul:x 1":         "",
+		"MSETNX a 1 keyhaul:x 2":              "",
+		"MSET a keyhaul:x keyhaul:x keyhaul:": "MSET a keyhaul:x",
+	} {
+		for _, kind := range []haul.Kind{haul.KindCommand, haul.KindTransaction} {
+			b := &haul.Batch{}
+			add(b, []string{"SET", "first", "1"})
+			add(b, strings.Fields(line))
+			b.Entries[1].Kind = kind
+			Reserved{}.Apply(b)
+			if want == "" {
+				if got := b.Entries[1].Drop; got != haul.DropMixed {
+					t.Errorf("%s: %v, want %v", line, got, haul.DropMixed)
+				}
+				continue
+			}
+			c := &b.Commands[1]
+			var got []string
+			for i := range int(c.NArg) {
+				got = append(got, string(b.Arg(c, i)))
+			}
+			wire := string(resp.AppendCommand(nil, got...))
+			if b.Entries[1].Drop != haul.DropNone || strings.Join(got, " ") != want || string(b.Bytes(c.Raw)) != wire {
+				t.Errorf("%s: %v, %q, on the wire %q", line, b.Entries[1].Drop, got, b.Bytes(c.Raw))
 			}
 		}
 	}

@@ -46,11 +46,12 @@ const (
 	DropSentinel      // PUBLISH __sentinel__:hello, which would join the Sentinels of source and target
 	DropTopology      // CLUSTER …, TRIMSLOTS: about the nodes of the source's cluster
 	DropReserved      // a key of the source under the prefix that is keyhaul's own on the target
+	DropMixed         // such a key among others of a command that cannot do without it: the writer refuses the entry
 	DropApplied       // set by a writer: the target has it from an earlier run
 )
 
 func (d Drop) String() string {
-	return [...]string{"none", "sentinel-hello", "cluster-topology", "reserved-key", "applied"}[d]
+	return [...]string{"none", "sentinel-hello", "cluster-topology", "reserved-key", "mixed-keys", "applied"}[d]
 }
 
 // Key is a key of the snapshot, as it stands in the RDB.

@@ -9,8 +9,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
+	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/keepalive"
 )
@@ -193,6 +195,14 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 	dropped := 0
 	for i := range b.Entries {
 		if why := b.Entries[i].Drop; why != haul.DropNone {
+			if why == haul.DropMixed && !d.has(b, &b.Entries[i]) {
+				it := item{batch: b, first: uint32(i), n: 1}
+				e := &resp.Error{Code: "ERR", Text: "ERR some of its keys are under " + checkpoint.Prefix + ", which keyhaul keeps for itself"}
+				if d.cfg.OnError != OnErrorSkip {
+					return d.refusal(it, e)
+				}
+				d.skip(it, e)
+			}
 			d.count("dropped_"+why.String(), 1)
 			dropped++
 		}

@@ -95,6 +95,20 @@ func (d *dispatcher) takeApart(b *haul.Batch) {
 	}
 }
 
+// has reports whether the target's fences say that it has an entry of the stream in all of its slots.
+func (d *dispatcher) has(b *haul.Batch, e *haul.Entry) bool {
+	slots := []uint16{0}
+	if d.cfg.Node.Cluster {
+		slots, _, _ = entrySlots(b, e)
+	}
+	for _, s := range slots {
+		if !d.isApplied(s, e) {
+			return false
+		}
+	}
+	return len(slots) > 0
+}
+
 // isBegun reports whether a fence lies within a transaction.
 func (d *dispatcher) isBegun(b *haul.Batch, e *haul.Entry) bool {
 	slots := []uint16{0}

@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	rt "github.com/keyhaul/keyhaul/internal/redistest"
 )
 
 // TestReservedKeys: what the source has under keyhaul's own prefix, by the very names of a haul's keys too, is neither
@@ -65,5 +67,69 @@ func TestReservedKeys(t *testing.T) {
 		s.streams()
 		s.equal(1)
 		s.keepsItsKeys("resumed")
+	})
+}
+
+// TestReservedKeysAmongOthers: of a command with such keys among others they are left out, or it is refused; they are
+// never written.
+func TestReservedKeysAmongOthers(t *testing.T) {
+	t.Parallel()
+	const foreign = "a-foreign-value"
+	onEachTarget(t, func(t *testing.T, cluster bool) {
+		for _, line := range []string{
+			"MSET {haul}a 1 keyhaul:default:{haul}:record " + foreign + " {haul}b 2",
+			"MSET a 1 keyhaul:default:fence " + foreign + " b 2",
+			"DEL {haul}gone keyhaul:default:{haul}:record",
+			"DEL gone keyhaul:default:fence",
+			"RENAME {haul}text keyhaul:default:{haul}:record",
+			"COPY {haul}text keyhaul:default:{haul}:lease REPLACE",
+			"RENAME keyhaul:{haul}mine {haul}there",
+			"SUNIONSTORE keyhaul:default:{haul}:record {haul}set",
+			"MULTI; MSET {haul}a 1 keyhaul:default:{haul}:record " + foreign + "; INCR {haul}n; EXEC",
+			"MULTI; DEL {haul}gone keyhaul:default:{haul}:record; INCR {haul}n; EXEC",
+		} {
+			t.Run(line, func(t *testing.T) {
+				t.Parallel()
+				s := newTrial(t, setup{cluster: cluster, flags: []string{"--on-error", "skip"}})
+				if strings.HasPrefix(line, "COPY") && !s.source.Version.AtLeast(7, 0) {
+					t.Skip("COPY is of Redis 6.2")
+				}
+				s.source.MustDo("SET", "{haul}text", foreign)
+				s.source.MustDo("SADD", "{haul}set", foreign)
+				s.source.MustDo("MSET", "gone", 1, "{haul}gone", 1, "keyhaul:{haul}mine", foreign, "keyhaul:default:{haul}:record", foreign)
+				s.start()
+				s.streams()
+				s.applies()
+				for part := range strings.SplitSeq(line, "; ") {
+					var args []any
+					for _, f := range strings.Fields(part) {
+						args = append(args, f)
+					}
+					s.source.MustDo(args...)
+				}
+				s.source.MustDo("INCR", "behind")
+				s.applies()
+				r := s.keyhaul.status()
+				t.Logf("%v", r.Target.Counts)
+				s.kill()
+				s.keepsItsKeys("behind it")
+				for _, key := range []string{"keyhaul:default:{haul}:record", "keyhaul:default:{haul}:lease"} {
+					s.eachNode(func(node *rt.Server) {
+						if r := node.Do("GET", key); strings.Contains(r.Text, foreign) {
+							t.Errorf("%s holds the source's value", key)
+						}
+					})
+				}
+				s.start()
+				s.streams()
+				s.level()
+				if got := s.compare(rt.CompareOptions{Grace: grace}); !got.Equal() && r.Target.Counts["skipped"] == 0 {
+					t.Errorf("source and target differ, and nothing was skipped: %s", got)
+				}
+				if n := s.source.FullSyncs(); n != 1 {
+					t.Errorf("%d full copies", n)
+				}
+			})
+		}
 	})
 }
