@@ -282,6 +282,19 @@ func TestLeaseOutlivesAFrozenTarget(t *testing.T) {
 	}
 }
 
+// replicated waits until a replica has all that was written to the node that has the lease. WAIT is about what its own
+// connection has written.
+func replicated(t *testing.T, node *redistest.Server) {
+	t.Helper()
+	c := node.Dial()
+	defer c.Close() //nolint:errcheck // of a test
+	_, err := c.Do(testContext(t), limit, "SET", "{haul}", "1")
+	must(t, err)
+	if r, err := c.Do(testContext(t), limit, "WAIT", "1", "10000"); err != nil || r.Int < 1 {
+		t.Fatalf("no replica is level: %v, %v", r, err)
+	}
+}
+
 // The node that was asked first, and that has the lease, hangs; its replica takes over.
 func TestLeaseOutlivesAFailover(t *testing.T) {
 	c, s := cluster(t, redistest.ClusterOptions{Replicas: 1})
@@ -293,7 +306,7 @@ func TestLeaseOutlivesAFailover(t *testing.T) {
 	must(t, l.Acquire(ctx, false, nil))
 	stop := keepUp(l)
 	defer stop()
-	owner.MustDo("WAIT", 1, 1000)
+	replicated(t, owner)
 	owner.Freeze()
 	redistest.Eventually(t, limit, func() error {
 		l.mu.Lock()
@@ -324,7 +337,7 @@ func TestStandaloneWithSeveralAddresses(t *testing.T) {
 	}
 	l := newLease(s, "w1")
 	must(t, l.Acquire(testContext(t), false, nil))
-	server.MustDo("WAIT", 1, 1000)
+	replicated(t, server)
 	replica.MustDo("REPLICAOF", "NO", "ONE")
 	server.MustDo("REPLICAOF", "127.0.0.1", replica.Port)
 	must(t, s.Save(testContext(t), streaming))

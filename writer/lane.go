@@ -169,7 +169,8 @@ func (l *lane) quiet() bool {
 func (l *lane) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.pending.len() == 0 && !l.busy && !l.open && l.pushed == len(l.taken) && !l.waiting() && len(l.failed) == 0 && l.gate.empty()
+	return l.pending.len() == 0 && !l.busy && !l.open && l.pushed == len(l.taken) && !l.waiting() && len(l.failed) == 0 && l.gate.empty() &&
+		l.mark == nil
 }
 
 // waiting reports whether replies are due. The lane must be locked.

@@ -178,9 +178,11 @@ func (s *trial) databases() int {
 }
 
 // startLoad writes into the source until stopLoad.
-func (s *trial) startLoad() {
+func (s *trial) startLoad() { s.startLoadOf(rt.MixHard) }
+
+func (s *trial) startLoadOf(mix rt.Mix) {
 	s.t.Helper()
-	load := rt.Load{Endpoint: s.source.Endpoint(), Mix: rt.MixHard, Tagged: s.setup.cluster, Rate: 3000, Seed: rand.Uint64(), Keys: 1000, Databases: s.databases()}
+	load := rt.Load{Endpoint: s.source.Endpoint(), Mix: mix, Tagged: s.setup.cluster, Rate: 3000, Seed: rand.Uint64(), Keys: 1000, Databases: s.databases()}
 	ctx, cancel := context.WithCancel(context.Background())
 	var counts rt.LoadCounts
 	var err error
