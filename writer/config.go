@@ -46,6 +46,7 @@ type Config struct {
 	Store         *checkpoint.Store // where fences and marks are kept; nil: nowhere, which Exact does not allow
 	Lease         *checkpoint.Lease // the right to write; nil: not asked for
 	Applied       []int64           // what the target has from an earlier run, as in checkpoint.State; nil for nothing
+	RunIDs        []string          // of the servers that Applied was read from
 	ReplayUntil   int64             // the source's offset when an earlier run is continued: until then errors of replays are expected
 	Grace         time.Duration     // deadlines of keys are held back by this
 	ImportSource  bool              // the target is in import mode

@@ -56,7 +56,7 @@ type dispatcher struct {
 	slots       *slotTable      // of a cluster to which delivery is exactly once
 	fenceKeys   []string        // by slot
 	opened      bool            // every lane was connected once
-	runIDs      map[string]bool // of the servers that this run has been connected to
+	runIDs      map[string]bool // of the servers that this run has been connected to, or knows the fences of
 	applied     []int64         // what the target is known to have of the stream, by slot; nil before the stream
 	resumed     int64           // the highest of what it was known to have at the start
 	replayUntil atomic.Int64
@@ -90,6 +90,9 @@ func newDispatcher(cfg Config) *dispatcher {
 		dbs:     map[int32]bool{0: true},
 		runIDs:  make(map[string]bool),
 		applied: cfg.Applied,
+	}
+	for _, id := range cfg.RunIDs {
+		d.runIDs[id] = true
 	}
 	d.replayUntil.Store(cfg.ReplayUntil)
 	for _, at := range cfg.Applied {

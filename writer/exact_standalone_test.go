@@ -1,6 +1,7 @@
 package writer
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	rt "github.com/keyhaul/keyhaul/internal/redistest"
 	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
 const wholeFence = "keyhaul:test:fence"
@@ -55,11 +57,11 @@ func TestOneTransactionInFlight(t *testing.T) {
 			reached(t, p, first)
 			r.do("INCR b")
 			reached(t, p, second)
-			r.do("INCR c")
-			reached(t, p, third)
 			if at := r.ch.Watermark.Stream().Offset; at > 0 {
 				t.Errorf("the watermark is at %d before anything is answered", at)
 			}
+			r.do("INCR c")
+			reached(t, p, third)
 			p.Wait()
 			r.drained()
 		})
@@ -149,6 +151,26 @@ func TestMemoryComesAndGoes(t *testing.T) {
 				t.Error("nothing was refused")
 			}
 			c.check(t, g)
+		})
+	}
+}
+
+// TestAnotherServerThanWasRead: a target that was restarted or failed over since its fences were read is not written to.
+func TestAnotherServerThanWasRead(t *testing.T) {
+	for name, make := range map[string]func(testing.TB) target{"standalone": standaloneTarget, "cluster": clusterTarget} {
+		t.Run(name, func(t *testing.T) {
+			g := make(t)
+			dialer := topology.NewDialer(topology.Endpoint{Scheme: topology.SchemeTCP, Addrs: []string{g.addr}})
+			node := inspect(t, dialer)
+			store := exactStore(dialer, node.Cluster)
+			t.Cleanup(store.Close)
+			r := newRigFor(t, dialer, node, func(c *Config) {
+				exactly(store, node.Cluster)(c)
+				c.RunIDs = []string{"another"}
+			})
+			if err := r.end(); !errors.Is(err, ErrRewind) {
+				t.Errorf("it ends with %v", err)
+			}
 		})
 	}
 }

@@ -209,8 +209,8 @@ func (d *dispatcher) known(l *lane, node topology.Node) error {
 		return nil
 	}
 	switch {
-	case !d.opened || d.runIDs[node.RunID]:
-	case d.exact() && d.slots == nil && d.applied != nil:
+	case d.runIDs[node.RunID], !d.opened && len(d.cfg.RunIDs) == 0:
+	case d.opened && d.exact() && d.slots == nil && d.applied != nil:
 	default:
 		return &topology.Permanent{Err: ErrRewind}
 	}

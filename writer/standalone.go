@@ -88,15 +88,17 @@ func eachRun(b *haul.Batch, f func(first, n uint32)) {
 }
 
 func (s *standalone) again(_ context.Context, items []item, _ map[uint16]bool) error {
+	left := items[:0]
 	for _, it := range items {
 		for ; it.n > 0 && s.d.applied != nil && !it.batch.Snapshot && s.d.isApplied(0, it.entry()); it.n-- {
 			it.first++
 			it.batch.Done(1)
 		}
 		if it.n > 0 {
-			s.d.lanes[0].push(it)
+			left = append(left, it)
 		}
 	}
+	s.d.lanes[0].push(left...)
 	return nil
 }
 

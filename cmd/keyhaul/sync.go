@@ -332,9 +332,15 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 		lanes = 2
 	}
 	var applied []int64
+	var runIDs []string
 	var replayUntil int64
 	if st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming {
 		applied, replayUntil = st.Applied, max(e.source.MasterReplOffset, st.Highest, a.received)
+		for _, n := range st.Nodes {
+			if n.RunID != "" {
+				runIDs = append(runIDs, n.RunID)
+			}
+		}
 	}
 	return &haul.Haul{
 		Reader: reader.NewPSYNC(reader.PSYNCConfig{
@@ -348,7 +354,7 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 			Dialer: a.target, Node: e.target, Filters: filter.All(),
 			Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
 			ErrorsLog: a.state.file("errors.log"), SnapshotLanes: lanes,
-			Exact: cfg.Delivery == exactlyOnce, Store: a.store, Lease: a.lease, Applied: applied, ReplayUntil: replayUntil,
+			Exact: cfg.Delivery == exactlyOnce, Store: a.store, Lease: a.lease, Applied: applied, RunIDs: runIDs, ReplayUntil: replayUntil,
 			Grace: time.Duration(l.first.Grace) * time.Millisecond, ImportSource: l.first.Import,
 			ReplyTimeout: cfg.ReplyTimeout, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
 			Waits: a.waits, Log: a.log,
