@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -18,28 +19,38 @@ func (s *trial) unapplied(bytes int64) {
 	s.eachNode((*rt.Server).Freeze)
 	defer s.eachNode((*rt.Server).Thaw)
 	s.until(s.keyhaul, "spools", func(l haul.LinkStatus) bool { return l.Received-l.Applied > bytes })
-	pause(100*time.Millisecond, 300*time.Millisecond) // to disk
+	rt.Eventually(s.t, patience, func() error {
+		if s.segment(bytes/2) == "" {
+			return errors.New("the spool does not get to disk")
+		}
+		return nil
+	})
+	pause(100*time.Millisecond, 300*time.Millisecond) // more of it
 	s.kill()
 }
 
-// damage breaks the last segment of the spool in its last bytes.
-func (s *trial) damage(how func(f *os.File, size, within int64) error, within int64) {
+// segment returns the newest segment of the spool that is larger than least bytes, or nothing.
+func (s *trial) segment(least int64) string {
 	s.t.Helper()
 	segments, err := filepath.Glob(filepath.Join(s.state, "default", "spool", "*.seg"))
-	if err != nil || len(segments) == 0 {
-		s.t.Fatalf("no segments in %s: %v", s.state, err)
+	if err != nil {
+		s.t.Fatal(err)
 	}
 	var last string
 	var newest time.Time
 	for _, path := range segments {
 		info, err := os.Stat(path)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if at := info.ModTime(); info.Size() > within && !at.Before(newest) {
-			last, newest = path, at
+		if err == nil && info.Size() > least && !info.ModTime().Before(newest) { // a living keyhaul removes segments
+			last, newest = path, info.ModTime()
 		}
 	}
+	return last
+}
+
+// damage breaks the last segment of the spool in its last bytes.
+func (s *trial) damage(how func(f *os.File, size, within int64) error, within int64) {
+	s.t.Helper()
+	last := s.segment(within)
 	f, err := os.OpenFile(last, os.O_RDWR, 0)
 	if err != nil {
 		s.t.Fatal(err)
