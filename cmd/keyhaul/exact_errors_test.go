@@ -92,9 +92,8 @@ func TestRefusedWithinTransaction(t *testing.T) {
 					t.Error("the value shows")
 				}
 				var position int64
-				if at := strings.Index(string(b), `"position":`); at >= 0 {
-					_, _ = fmt.Sscan(strings.TrimLeft(string(b)[at:], `"position:`), &position)
-				}
+				_, rest, _ := strings.Cut(string(b), `"position":`)
+				_, _ = fmt.Sscan(rest, &position)
 				if position < begin || position > s.source.Offset() {
 					t.Errorf("position %d, it was written behind %d", position, begin)
 				}
