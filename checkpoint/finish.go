@@ -31,14 +31,18 @@ const (
 func (s *Store) Finish(ctx context.Context, tick func(seen, changed int64)) error {
 	r := s.Record()
 	if r.Grace > 0 {
+		known := newRaised()
+		if r.Finishing != "" {
+			known.forget() // of what was raised before this is only a part
+		}
 		if r.Finishing != finishingLower {
 			r.Finishing = finishingRaise
-			if err := s.step(ctx, r, tick); err != nil {
+			if err := s.step(ctx, r, known, tick); err != nil {
 				return err
 			}
 			r.Finishing = finishingLower
 		}
-		if err := s.step(ctx, r, tick); err != nil {
+		if err := s.step(ctx, r, known, tick); err != nil {
 			return err
 		}
 	}
@@ -52,22 +56,27 @@ func (s *Store) Finish(ctx context.Context, tick func(seen, changed int64)) erro
 }
 
 // step saves that it was begun, and carries it out.
-func (s *Store) step(ctx context.Context, r Record, tick func(seen, changed int64)) error {
+func (s *Store) step(ctx context.Context, r Record, known *raised, tick func(seen, changed int64)) error {
 	if err := s.Save(ctx, r); err != nil {
 		return err
 	}
-	shift := raise(r.Grace)
-	if r.Finishing == finishingLower {
-		shift = lower
+	shift := shift{to: lower}
+	if r.Finishing == finishingRaise {
+		shift.to, shift.known = raise(r.Grace), known
+	} else if done, err := s.lowerKnown(ctx, known, tick); done || ctx.Err() != nil {
+		return err
 	}
 	w := &sweep{store: s, what: "set true deadlines", tick: tick, begin: shift.begin}
 	return w.run(ctx)
 }
 
-// shift returns the new deadline for an old one, or false to leave it alone.
-type shift func(deadline int64) (int64, bool)
+// shift moves deadlines. to returns the new one for an old one, or false to leave it alone.
+type shift struct {
+	to    func(deadline int64) (int64, bool)
+	known *raised // is told of what was raised; may be nil
+}
 
-func raise(grace int64) shift {
+func raise(grace int64) func(int64) (int64, bool) {
 	return func(deadline int64) (int64, bool) { return deadline + far - grace, deadline < late }
 }
 
@@ -78,6 +87,7 @@ func lower(deadline int64) (int64, bool) {
 // shifter moves deadlines on one node.
 type shifter struct {
 	shift
+	addr     string
 	absolute bool // the server has PEXPIRETIME; otherwise its deadlines are computed by its own clock, to a few ms
 	flags    bool // and PEXPIREAT has XX, so that a key which lost its deadline meanwhile gets none
 }
@@ -89,7 +99,7 @@ func (s shift) begin(ctx context.Context, c *conn, about topology.Node) (visitor
 	}
 	absolute := err == nil || code(err) == "MOVED" || code(err) == "ASK"
 	known := about.Product == "redis" || about.Product == "valkey" || about.Product == "redict"
-	return shifter{shift: s, absolute: absolute, flags: absolute && known}, nil
+	return shifter{shift: s, addr: c.addr, absolute: absolute, flags: absolute && known}, nil
 }
 
 func (s shifter) ask(b *batch, key string) {
@@ -101,7 +111,7 @@ func (s shifter) ask(b *batch, key string) {
 	b.add("PTTL", key)
 }
 
-func (s shifter) decide(_ int32, key string, replies []resp.Reply) ([]string, error) {
+func (s shifter) decide(db int32, key string, replies []resp.Reply) ([]string, error) {
 	deadline := replies[len(replies)-1].Int
 	if deadline < 0 { // there is none, or no such key any more
 		return nil, nil
@@ -113,15 +123,22 @@ func (s shifter) decide(_ int32, key string, replies []resp.Reply) ([]string, er
 		}
 		deadline += now
 	}
-	to, ok := s.shift(deadline)
+	to, ok := s.to(deadline)
 	if !ok {
 		return nil, nil
 	}
-	args := []string{"PEXPIREAT", key, strconv.FormatInt(to, 10)}
-	if s.flags {
+	if s.known != nil {
+		s.known.add(place{s.addr, db}, key, to-far, s.flags)
+	}
+	return expireAt(key, to, s.flags), nil
+}
+
+func expireAt(key string, at int64, flags bool) []string {
+	args := []string{"PEXPIREAT", key, strconv.FormatInt(at, 10)}
+	if flags {
 		args = append(args, "XX")
 	}
-	return args, nil
+	return args
 }
 
 // serverTime reads the reply to TIME as ms of unix time.

@@ -9,12 +9,14 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
 // scanCount is how many keys a SCAN asks for.
-const scanCount = "1000"
+const scanCount = "500"
 
 // sweep goes over all keys of the target but those of keyhaul: of every database of every primary.
 type sweep struct {
@@ -29,7 +31,7 @@ type sweep struct {
 	seen, changed int64
 }
 
-// visitor looks at keys.
+// visitor looks at keys, at several at once.
 type visitor interface {
 	// ask adds the questions about a key, as many for each.
 	ask(b *batch, key string)
@@ -86,35 +88,93 @@ func (w *sweep) node(ctx context.Context, c *conn) error {
 	return nil
 }
 
-// database sweeps the selected database. Each round trip carries the changes of the batch before the last, the
-// questions about the last, and the next SCAN.
+// lookers is how many connections look at the keys of a node that another one finds: so that neither the server nor this
+// process waits for the other.
+const lookers = 2
+
+// database sweeps the selected database.
 func (w *sweep) database(ctx context.Context, c *conn, db int32, v visitor) error {
-	r := round{db: db, visitor: v}
+	pages := make(chan []string, lookers)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(pages)
+		return scan(ctx, c, pages)
+	})
+	for range lookers {
+		group.Go(func() error {
+			return w.store.fresh(ctx, c.addr, true, func(c *conn) error {
+				if db != 0 {
+					if _, err := c.do(ctx, "SELECT", strconv.Itoa(int(db))); err != nil {
+						return err
+					}
+				}
+				return c.fail(w.what, w.look(ctx, c, db, v, pages))
+			})
+		})
+	}
+	return group.Wait()
+}
+
+// scan finds all keys but those of keyhaul.
+func scan(ctx context.Context, c *conn, pages chan<- []string) error {
 	for cursor := "0"; ; {
-		var b batch
-		for _, args := range r.changes {
-			b.add(args...)
+		r, err := c.do(ctx, "SCAN", cursor, "COUNT", scanCount)
+		if err != nil {
+			return err
 		}
-		for _, key := range r.keys {
-			v.ask(&b, key)
+		if len(r.Array) != 2 {
+			return errors.New("SCAN has no cursor and keys")
 		}
-		if cursor != "" {
-			b.add("SCAN", cursor, "COUNT", scanCount)
+		page := make([]string, 0, len(r.Array[1].Array))
+		for _, key := range r.Array[1].Array {
+			if !strings.HasPrefix(key.Text, Prefix) {
+				page = append(page, key.Text)
+			}
 		}
-		if b.n == 0 && len(r.keys) == 0 {
+		select {
+		case pages <- page:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if cursor = r.Array[0].Text; cursor == "0" {
 			return nil
+		}
+	}
+}
+
+// look visits keys. Each round trip carries the changes of a page and the questions about the next.
+func (w *sweep) look(ctx context.Context, c *conn, db int32, v visitor, pages <-chan []string) error {
+	var b batch
+	for more := true; more; {
+		var keys []string
+		keys, more = <-pages
+		changes := b.n
+		for _, key := range keys {
+			v.ask(&b, key)
 		}
 		replies, err := c.ask(ctx, &b)
 		if err != nil {
 			return err
 		}
-		seen := len(r.keys)
-		changed, err := r.take(replies, &cursor)
-		if err != nil {
-			return err
+		var changed int64
+		for _, r := range replies[:changes] {
+			changed += r.Int
 		}
-		w.count(int64(seen), changed)
+		b = batch{out: b.out[:0]}
+		answers := replies[changes:]
+		each := len(answers) / max(len(keys), 1)
+		for i, key := range keys {
+			args, err := v.decide(db, key, answers[i*each:(i+1)*each])
+			if err != nil {
+				return err
+			}
+			if args != nil {
+				b.add(args...)
+			}
+		}
+		w.count(int64(len(keys)), changed)
 	}
+	return nil
 }
 
 func (w *sweep) count(seen, changed int64) {
@@ -125,52 +185,6 @@ func (w *sweep) count(seen, changed int64) {
 	if w.tick != nil {
 		w.tick(w.seen, w.changed)
 	}
-}
-
-// round is what the next round trip carries.
-type round struct {
-	visitor
-	db      int32
-	changes [][]string
-	keys    []string
-}
-
-// take reads the replies and makes the next round of them. It sets cursor, to "" behind the end.
-func (r *round) take(replies []resp.Reply, cursor *string) (changed int64, err error) {
-	for _, reply := range replies[:len(r.changes)] {
-		changed += reply.Int
-	}
-	answers := replies[len(r.changes):]
-	var page []string
-	if *cursor != "" {
-		last := answers[len(answers)-1].Array
-		answers = answers[:len(answers)-1]
-		if len(last) != 2 {
-			return changed, errors.New("SCAN has no cursor and keys")
-		}
-		*cursor = last[0].Text
-		if *cursor == "0" {
-			*cursor = ""
-		}
-		for _, key := range last[1].Array {
-			if !strings.HasPrefix(key.Text, Prefix) {
-				page = append(page, key.Text)
-			}
-		}
-	}
-	r.changes = r.changes[:0]
-	for i, key := range r.keys {
-		each := len(answers) / len(r.keys)
-		args, err := r.decide(r.db, key, answers[i*each:(i+1)*each])
-		if err != nil {
-			return changed, err
-		}
-		if args != nil {
-			r.changes = append(r.changes, args)
-		}
-	}
-	r.keys = page
-	return changed, nil
 }
 
 // Prune removes every key that keep lacks, but for those under Prefix. It returns how many keys it removed, and tells
