@@ -83,7 +83,7 @@ func TestFlushNodes(t *testing.T) {
 			key := strconv.Itoa(i)
 			c.MustDo(key, "SET", key, i)
 		}
-		must(t, s.FlushNodes(testContext(t), 0, all, l.Text(), at(700)))
+		must(t, s.FlushNodes(testContext(t), 0, all, l.Text(), at(700), nil))
 		must(t, l.Check(testContext(t)))
 		st := load(t, s)
 		if st.Lost != nil || st.Base != at(700).At || st.Nodes[0].Mark.Sparse || slices.Min(st.Applied) != 700 {
@@ -132,7 +132,7 @@ func TestFlushNodesOfOneDatabase(t *testing.T) {
 	node.MustDo("SELECT", 2)
 	node.MustDo("SET", "b", 1)
 	node.MustDo("SELECT", 0)
-	must(t, s.FlushNodes(testContext(t), 2, false, "", at(700)))
+	must(t, s.FlushNodes(testContext(t), 2, false, "", at(700), nil))
 	st := load(t, s)
 	if st.Lost != nil || st.Base.Offset != 700 {
 		t.Errorf("base %v, lost %v", st.Base, st.Lost)
@@ -141,7 +141,7 @@ func TestFlushNodesOfOneDatabase(t *testing.T) {
 	if slices.Contains(got, "b") || !slices.Contains(got, "a") {
 		t.Error("the wrong database was flushed")
 	}
-	if err := s.FlushNodes(testContext(t), 9, false, "", at(800)); code(err) != "ERR" {
+	if err := s.FlushNodes(testContext(t), 9, false, "", at(800), nil); code(err) != "ERR" {
 		t.Errorf("%v", err)
 	}
 	if got := keysOf(t, c.Nodes...); !slices.Contains(got, "a") {

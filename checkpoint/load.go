@@ -40,8 +40,14 @@ func (s *Store) Load(ctx context.Context) (*State, error) {
 			}
 		}
 	}
+	runIDs := map[string]bool{}
+	for _, n := range st.Nodes {
+		if n.RunID != "" {
+			runIDs[n.RunID] = true
+		}
+	}
 	s.mu.Lock()
-	s.marked = marked
+	s.marked, s.runIDs = marked, runIDs
 	s.mu.Unlock()
 	s.remember(st.Record, st.Found)
 	return st, nil

@@ -131,15 +131,15 @@ func TestJudgementOfACluster(t *testing.T) {
 	}{
 		{"as written", nil, "", 100, 100},
 		{"a fence ahead", map[string]string{k.Fence(8000): text(at(170))}, "", 100, 170},
-		{"marks ahead", map[string]string{k.Mark(first(0)): text(at(120)), k.Mark(first(1)): text(at(130)), k.Mark(first(2)): text(at(140))}, "", 120, 130},
-		{"the higher of two marks of a node", map[string]string{k.Mark(first(1)): text(at(130)), k.Mark(8000): text(at(110))}, "", 100, 130},
-		{"the later of two marks alike", map[string]string{k.Mark(first(1)): text(at(150)), k.Mark(8000): text(sparse), k.Fence(8000): ""}, "fence of slot 8000", 100, 150},
+		{"marks ahead", map[string]string{k.Mark(first(0)): text(at(120)), k.Mark(first(1)): text(at(130)), k.Mark(first(2)): text(at(140))}, "", 120, 120},
+		{"the higher of two marks of a node", map[string]string{k.Mark(first(1)): text(at(130)), k.Mark(8000): text(at(110)), k.Mark(first(0)): text(at(120)), k.Mark(first(2)): text(at(125))}, "", 120, 120},
+		{"the later of two marks alike", map[string]string{k.Mark(first(1)): text(at(150)), k.Mark(8000): text(sparse), k.Fence(8000): ""}, "fence of slot 8000", 100, 100},
 		{"one fence missing", map[string]string{k.Fence(8000): ""}, "fence of slot 8000 on", 100, 100},
 		{"one fence of an earlier generation", map[string]string{k.Fence(8000): text(generation(at(100), 3))}, "generation 3", 100, 100},
 		{"one fence of a later generation", map[string]string{k.Fence(8000): text(generation(at(100), 5))}, "generation 5", 100, 100},
-		{"one mark missing", map[string]string{k.Mark(first(1)): ""}, "the mark on", 0, 100},
-		{"one mark of an earlier generation", map[string]string{k.Mark(first(1)): text(generation(at(100), 3))}, "generation 3", 0, 100},
-		{"one mark of a later generation", map[string]string{k.Mark(first(1)): text(generation(at(100), 5))}, "generation 5", 0, 100},
+		{"one mark missing", map[string]string{k.Mark(first(1)): ""}, "the mark on", 0, 0},
+		{"one mark of an earlier generation", map[string]string{k.Mark(first(1)): text(generation(at(100), 3))}, "generation 3", 0, 0},
+		{"one mark of a later generation", map[string]string{k.Mark(first(1)): text(generation(at(100), 5))}, "generation 5", 0, 0},
 		{"a mark left over from an earlier generation", map[string]string{k.Mark(8000): text(generation(at(1), 3))}, "", 100, 100},
 		{"sparse", map[string]string{k.Mark(first(1)): text(sparse), k.Fence(8000): "", k.Fence(8001): ""}, "", 100, 150},
 		{"sparse elsewhere", map[string]string{k.Mark(first(0)): text(sparse), k.Fence(8000): ""}, "fence of slot 8000", 100, 100},
@@ -158,7 +158,7 @@ func TestJudgementOfACluster(t *testing.T) {
 			if test.lost == "" != (st.Lost == nil) || st.Lost != nil && !strings.Contains(st.Lost.Error(), test.lost) {
 				t.Errorf("lost: %v", st.Lost)
 			}
-			if test.lost == "" && st.Base.Offset != test.base || st.Applied[8000] != test.at {
+			if test.lost == "" && st.Base.Offset != test.base || test.lost == "" && st.Applied[8000] != test.at {
 				t.Errorf("base %v, applied %d", st.Base, st.Applied[8000])
 			}
 			if len(st.Nodes) != 3 || len(st.Nodes[1].Slots) < 5461 || st.Nodes[2].RunID == "" {

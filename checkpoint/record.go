@@ -46,6 +46,7 @@ type Record struct {
 	Phase      Phase         `json:"phase"`
 	Start      haul.Position `json:"start"`           // where the stream of this generation begins
 	Prune      bool          `json:"prune,omitempty"` // behind the snapshot, what it lacks is removed from the target
+	Flush      bool          `json:"flush,omitempty"` // the target has still to be emptied for the snapshot
 	Began      Began         `json:"began"`
 	Syncs      []int64       `json:"syncs"`               // unix seconds of the last full syncs, at most 10
 	Grace      int64         `json:"grace_ms"`            // deadlines on the target are later by this many ms; 0: true deadlines

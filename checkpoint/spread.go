@@ -6,21 +6,59 @@ import (
 	"fmt"
 
 	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
 // Spread sets every fence and every mark to f. On a cluster these are 16,384 fences, and each node's mark in the first
 // slot that it owns; marks in other slots are removed. It tries until ctx ends.
 //
 // A node's mark is written when its fences are there: a sparse one says until then that some may be missing.
-func (s *Store) Spread(ctx context.Context, f Fence) error {
+//
+// A node that is another process than the one which Load has read may lack what fences would claim: then the error is
+// ErrRestarted.
+func (s *Store) Spread(ctx context.Context, f Fence) error { return s.spread(ctx, f, nil) }
+
+// spread leaves those nodes alone that are behind f already.
+func (s *Store) spread(ctx context.Context, f Fence, applied []int64) error {
 	f.Sparse = false
 	text := f.text()
-	err := s.retry(ctx, "write fences", func(ctx context.Context, l *layout) error {
+	return s.retry(ctx, "write fences", func(ctx context.Context, l *layout) error {
 		return l.each(ctx, func(ctx context.Context, n node) error {
-			return s.fresh(ctx, n.addr, true, func(c *conn) error { return s.spreadNode(ctx, c, n, text) })
+			if done, err := n.behind(f, applied); done || err != nil {
+				return err
+			}
+			return s.fresh(ctx, n.addr, true, func(c *conn) error {
+				if err := s.sameProcess(ctx, c); err != nil {
+					return err
+				}
+				return s.spreadNode(ctx, c, n, text)
+			})
 		})
 	})
-	return err
+}
+
+// ErrRestarted says that a node of the target was restarted or failed over since Load.
+var ErrRestarted = errors.New("the target was restarted or failed over")
+
+// sameProcess checks that a node is one of the processes which Load has read.
+func (s *Store) sameProcess(ctx context.Context, c *conn) error {
+	s.mu.Lock()
+	known := s.runIDs
+	s.mu.Unlock()
+	if len(known) == 0 {
+		return nil
+	}
+	r, err := c.do(ctx, "INFO", "server")
+	if refused(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if id := topology.ParseInfo(r.Text).RunID; id != "" && !known[id] {
+		return fmt.Errorf("%w: %s", ErrRestarted, c.addr)
+	}
+	return nil
 }
 
 // spreadNode takes options of the SETs of fences.

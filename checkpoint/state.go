@@ -26,7 +26,7 @@ type State struct {
 	Base      haul.Position // where reading goes on: the lowest mark; on a standalone the higher of its fence and mark
 	Sub       int64         // of a standalone's fence, when that is the base
 	Highest   int64         // applied offset of any fence or mark
-	Applied   []int64       // by slot: the higher of its fence and its node's mark; one element on a standalone
+	Applied   []int64       // by slot: the higher of its fence and the base; one element on a standalone
 	Refusals  []Refusal
 	Lost      error    // wraps ErrLost: why this cannot be resumed from although Found
 	Own       int64    // how many keys of keyhaul's own there are
@@ -54,15 +54,15 @@ func (st *State) judge(all []reading, cluster bool) error {
 		st.judgeWhole(all[0])
 		return nil
 	}
-	st.Applied = make([]int64, topology.SlotCount)
 	for i, r := range all {
 		st.judgeMarks(&st.Nodes[i], r)
-		st.judgeFences(st.Nodes[i], r)
-	}
-	for i, n := range st.Nodes {
-		if i == 0 || n.Mark.Applied() < st.Base.Offset {
-			st.Base = n.Mark.At
+		if mark := st.Nodes[i].Mark; i == 0 || mark.Applied() < st.Base.Offset {
+			st.Base = mark.At
 		}
+	}
+	st.Applied = make([]int64, topology.SlotCount)
+	for i, r := range all {
+		st.judgeFences(st.Nodes[i], r)
 	}
 	return nil
 }
@@ -131,13 +131,17 @@ func (st *State) judgeMarks(n *Node, r reading) {
 	}
 }
 
+// judgeFences finds what each slot has: what its fence says, and what all nodes have by the lowest mark. The node's own
+// mark, if it is higher, does not count: the slot may have come from a node that has lost what it had acknowledged.
 func (st *State) judgeFences(n Node, r reading) {
 	for i, f := range r.fences {
 		slot := r.slots[i]
-		st.Applied[slot] = n.Mark.Applied()
+		st.Applied[slot] = st.Base.Offset
 		if ok, instead := st.usable(f); ok {
-			st.Applied[slot] = max(st.Applied[slot], f.Applied())
-		} else if f.found || !n.Marked || !n.Mark.Sparse {
+			st.Applied[slot] = max(st.Base.Offset, f.Applied())
+		} else if !f.found && n.Mark.Sparse {
+			st.Applied[slot] = n.Mark.Applied()
+		} else {
 			st.lose("the fence of slot %d on %s %s", slot, r.addr, instead)
 		}
 	}

@@ -39,6 +39,7 @@ type Store struct {
 	layout *layout
 	seed   string              // address that told the layout
 	marked map[uint16]struct{} // slots that have a mark, on a cluster
+	runIDs map[string]bool     // of the processes that Load has read; empty before
 	idle   map[string]*conn    // by address
 	closed bool
 }
@@ -138,7 +139,7 @@ func (s *Store) retry(ctx context.Context, what string, fn func(ctx context.Cont
 
 // heals tells whether a later try may succeed. Login and permission errors heal: an operator mends them.
 func heals(err error) bool {
-	for _, end := range []error{ErrTaken, ErrGone, ErrNewer, ErrLost, topology.ErrNotCluster} {
+	for _, end := range []error{ErrTaken, ErrGone, ErrNewer, ErrLost, ErrRestarted, topology.ErrNotCluster} {
 		if errors.Is(err, end) {
 			return false
 		}

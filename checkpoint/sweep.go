@@ -25,6 +25,7 @@ type sweep struct {
 
 	// begin makes what looks at the keys of one node. Nodes are swept at once.
 	begin func(ctx context.Context, c *conn, about topology.Node) (visitor, error)
+	same  bool                      // nodes must be the processes that Load has read
 	tick  func(seen, changed int64) // may be nil; is called by one goroutine at a time
 
 	mu            sync.Mutex // guards the following and tick
@@ -66,6 +67,11 @@ func (w *sweep) node(ctx context.Context, c *conn) error {
 	about, err := topology.Inspect(ctx, c.Conn)
 	if err != nil {
 		return err
+	}
+	if w.same {
+		if err := w.store.sameProcess(ctx, c); err != nil {
+			return err
+		}
 	}
 	v, err := w.begin(ctx, c, about)
 	if err != nil {
@@ -192,7 +198,7 @@ func (w *sweep) count(seen, changed int64) {
 // ends, or keep fails.
 func (s *Store) Prune(ctx context.Context, keep *KeySet, tick func(seen, removed int64)) (int64, error) {
 	w := &sweep{
-		store: s, what: "remove keys that the source lacks", tick: tick,
+		store: s, what: "remove keys that the source lacks", tick: tick, same: true,
 		begin: func(context.Context, *conn, topology.Node) (visitor, error) { return pruner{keep}, nil },
 	}
 	err := w.run(ctx)

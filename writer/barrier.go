@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
 	"github.com/keyhaul/keyhaul/internal/resp"
@@ -63,7 +64,10 @@ func (c *cluster) flushes(ctx context.Context, it item) (bool, error) {
 	if !cmd.Spec.Flushes() || cmd.Spec.Name == "SWAPDB" {
 		return false, nil
 	}
-	err := c.d.cfg.Store.FlushNodes(ctx, cmd.DB, cmd.Spec.Name == "FLUSHALL", c.d.leaseText(), fenceAt(b, e))
+	err := c.d.cfg.Store.FlushNodes(ctx, cmd.DB, cmd.Spec.Name == "FLUSHALL", c.d.leaseText(), fenceAt(b, e), c.d.applied)
+	if errors.Is(err, checkpoint.ErrLost) {
+		err = haul.Errorf(haul.ExitHistoryLost, "copy anew with --on-lost-history flush or resync", "%s cannot be repeated: %w", cmd.Spec.Name, err)
+	}
 	if err == nil {
 		b.Done(1)
 	}

@@ -86,7 +86,9 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 	}
 	for slot := range c.owner {
 		addr, _ := topo.Owner(uint16(slot))
-		c.owner[slot] = c.byKey[addr]
+		l := c.byKey[addr]
+		c.d.moved = c.d.moved || l != c.owner[slot]
+		c.owner[slot] = l
 	}
 	c.d.setLanes(lanes)
 	return nil

@@ -61,6 +61,9 @@ type dispatcher struct {
 	resumed     int64           // the highest of what it was known to have at the start
 	replayUntil atomic.Int64
 	markedAt    haul.Position
+	unmarked    atomic.Bool // a mark was refused
+	broken      atomic.Bool // a lane was lost since fences were read
+	moved       bool        // slots have moved to other lanes since then
 
 	mu      sync.Mutex
 	lanes   []*lane
@@ -265,6 +268,7 @@ func (l *lane) up() bool {
 // lost hears that a lane is down.
 func (d *dispatcher) lost(l *lane, err error) {
 	d.cfg.Log.Warn().Str("address", l.addr).Err(err).Msg("a connection to the target is lost")
+	d.broken.Store(true)
 	signal(d.trouble)
 }
 

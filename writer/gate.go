@@ -30,6 +30,13 @@ func (st *slotState) sent(n int) {
 
 type slotTable [command.Slots]slotState
 
+// forget says that nothing is in flight or waits. Ops are counted by lane, and a slot may be another lane's from now on.
+func (t *slotTable) forget() {
+	for i := range t {
+		t[i].last, t[i].fenced = 0, false
+	}
+}
+
 // gate is the list of slots in which entries wait.
 type gate struct {
 	waiting []uint16
@@ -50,7 +57,7 @@ func (g *gate) collect(slots *slotTable, to []item) []item {
 		st := &slots[s]
 		to = append(to, st.queue...)
 		clear(st.queue)
-		*st = slotState{queue: st.queue[:0]}
+		st.queue, st.listed = st.queue[:0], false
 	}
 	g.waiting, g.empties = g.waiting[:0], false
 	return to

@@ -30,7 +30,6 @@ type lane struct {
 	fresh  bool   // the dispatcher's: it was connected anew since fences were read
 	id     int64  // the dispatcher's: the target's number of the connection; 0 if unknown
 	runID  string // the dispatcher's: of the server that it was connected to
-	marked string // the dispatcher's: the key of its mark
 
 	mu      sync.Mutex
 	conn    *resp.Conn    // nil while down
@@ -39,13 +38,14 @@ type lane struct {
 	taken   []item        // taken, of which those before pushed are in flight
 	pushed  int
 	flight  ring[op]
-	reading bool // the oldest op was taken out of flight, and is not answered in full
-	partial op   // that op, once the lane is down
-	held    bool // nothing more may be taken
-	busy    bool // the writing goroutine works on what it has taken
-	open    bool // a transaction is begun, and not executed
-	execs   int  // transactions in flight that are executed
-	mark    *checkpoint.Fence
+	reading bool              // the oldest op was taken out of flight, and is not answered in full
+	partial op                // that op, once the lane is down
+	held    bool              // nothing more may be taken
+	busy    bool              // the writing goroutine works on what it has taken
+	open    bool              // a transaction is begun, and not executed
+	execs   int               // transactions in flight that are executed
+	mark    *checkpoint.Fence // to be written
+	marked  string            // the key of it
 	failed  []item
 	cause   *failure  // the worst of those
 	repeats int64     // how many of those are applied already

@@ -15,6 +15,7 @@ type turn struct {
 	items     []item
 	ping, ask bool
 	mark      *checkpoint.Fence
+	marked    string // the key of the mark
 	held      bool
 	executing bool   // a transaction is executed
 	settled   uint64 // the lane's count of answered ops
@@ -27,7 +28,7 @@ func (l *lane) take(n int) turn {
 	defer l.mu.Unlock()
 	t := turn{held: l.held, executing: l.execs > 0, settled: settled}
 	if !l.open { // within a transaction they would be queued
-		t.ping, t.ask, t.mark = l.ping, l.ask, l.mark
+		t.ping, t.ask, t.mark, t.marked = l.ping, l.ask, l.mark, l.marked
 		l.ping, l.ask, l.mark = false, false, nil
 	}
 	l.taken, l.pushed = l.taken[:0], 0
@@ -98,9 +99,9 @@ func (l *lane) controls(o *outbox, t turn) {
 	if t.ask {
 		o.control(opTimeout, "CONFIG", "GET", "timeout")
 	}
-	if t.mark != nil && l.marked != "" {
+	if t.mark != nil && t.marked != "" {
 		o.selectDB(0)
-		o.setFence(l.marked, *t.mark)
+		o.setFence(t.marked, *t.mark)
 		o.ops = append(o.ops, op{kind: opMark, left: 1, total: 1})
 	}
 }

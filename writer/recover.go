@@ -137,6 +137,9 @@ func (d *dispatcher) collect() setback {
 		l.collect(&s)
 		worked += l.acked.Load()
 	}
+	if d.slots != nil {
+		d.slots.forget()
+	}
 	d.resent(s.items())
 	const lasting = time.Second
 	if worked > d.worked || time.Since(d.mended) > lasting {

@@ -157,7 +157,11 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 		}
 	case opDiscard:
 		l.discarded()
-	case opPing, opMark: // any reply proves life; a mark is written again a second later
+	case opPing: // any reply proves life
+	case opMark:
+		if isError {
+			l.markRefused(errorOf(b))
+		}
 	case opTimeout:
 		l.setTimeout(b)
 	}
@@ -217,6 +221,10 @@ func (l *lane) entryReply(o *op, it item, b []byte) {
 // refused decides on an entry that the target has refused.
 func (l *lane) refused(o *op, it item, e *resp.Error) {
 	act := classify(e)
+	if act == actData && l.failing && l.d.route.behind(l, it) {
+		l.again(o, it, nil) // it may be refused because an earlier one was
+		return
+	}
 	if act == actData && l.d.replayed(it, e) {
 		return
 	}
@@ -322,6 +330,22 @@ func nestedError(b []byte) *resp.Error {
 		}
 	}
 	return nil
+}
+
+// markRefused handles the refusal of a mark, which is written again a second later: where its slot has moved to another
+// node, after a look at where slots are.
+func (l *lane) markRefused(e *resp.Error) {
+	l.d.unmarked.Store(true)
+	if e.Code != "MOVED" {
+		return
+	}
+	l.mu.Lock()
+	l.held = true
+	if l.cause == nil {
+		l.cause = &failure{act: classify(e), err: e}
+	}
+	l.mu.Unlock()
+	signal(l.d.trouble)
 }
 
 // setTimeout reads the reply to CONFIG GET timeout. An error means that it is not allowed.

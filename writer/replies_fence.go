@@ -12,6 +12,9 @@ type refusedOp struct {
 
 // queuedReply handles the reply to a command of an open transaction.
 func (l *lane) queuedReply(o *op, b []byte) {
+	if b[0] != resp.KindError && b[0] != resp.KindSimple || b[0] == resp.KindSimple && o.kind != opMulti && b[1] != 'Q' {
+		l.d.fatal(ErrRewind) // MULTI was refused, and this was carried out without it: the fence tells how far it went
+	}
 	if b[0] != resp.KindError || l.abort != nil {
 		return
 	}

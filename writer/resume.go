@@ -133,7 +133,7 @@ func (d *dispatcher) replayed(it item, e *resp.Error) bool {
 		return false
 	}
 	typed := e.Code == "WRONGTYPE" || e.Code == "INVALIDOBJ"
-	if d.exact() && !it.loose() && !(typed && it.safe()) {
+	if d.exact() && !it.loose() && (d.slots == nil || !typed || !it.safe()) {
 		return false
 	}
 	d.count("replay_errors", 1)
@@ -157,8 +157,11 @@ func (d *dispatcher) resent(items []item) {
 // refence reads the fences of those nodes that were connected to anew: what was sent there without an answer may be
 // applied.
 func (d *dispatcher) refence(ctx context.Context) error {
+	everywhere := d.moved && d.broken.Load() // a slot may have left the node that was cut off, with its fence
+	d.moved = false
+	d.broken.Store(false)
 	for _, l := range d.lanes {
-		if !l.fresh {
+		if !l.fresh && !everywhere {
 			continue
 		}
 		l.fresh = false
@@ -235,9 +238,10 @@ func (d *dispatcher) evict(ctx context.Context, l *lane, node topology.Node) err
 
 // mark has every lane write up to where everything is acknowledged, unless it did.
 func (d *dispatcher) mark(at haul.Position) {
-	if d.cfg.Store == nil || at.Offset < 0 || at == d.markedAt {
+	if d.cfg.Store == nil || at.Offset < 0 || at == d.markedAt && !d.unmarked.Load() {
 		return
 	}
+	d.unmarked.Store(false)
 	d.markedAt = at
 	for _, l := range d.lanes {
 		l.setMark(checkpoint.Fence{Generation: at.Generation, At: at})

@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/internal/resp"
 )
 
@@ -34,6 +35,12 @@ func (s *singles) conn(ctx context.Context, addr string) (*resp.Conn, error) {
 		_ = c.Close()
 		return nil, err
 	}
+	if lease := s.c.d.cfg.Lease; lease != nil {
+		if err := lease.Check(ctx); err != nil {
+			_ = c.Close()
+			return nil, err
+		}
+	}
 	if s.conns == nil {
 		s.conns = make(map[string]*resp.Conn)
 	}
@@ -47,15 +54,18 @@ func (s *singles) write(ctx context.Context, it item, slot uint16) error {
 	defer d.cfg.Waits.Clear(whoTarget)
 	addr, asking := s.c.owner[slot].addr, false
 	for hops := 0; ; {
+		if err := d.leased(ctx); err != nil {
+			return err
+		}
 		a, err := s.try(ctx, addr, asking, it)
 		switch {
 		case err != nil:
-			if errors.As(err, new(*spoolError)) {
+			if errors.As(err, new(*spoolError)) || errors.Is(err, checkpoint.ErrTaken) || errors.Is(err, checkpoint.ErrGone) {
 				return err
 			}
 			s.hangUp(addr, a.sent)
-			if d.exact() && a.sent > 0 && ctx.Err() == nil {
-				return ErrRewind // it is not known whether it was applied, nor whether it still will be
+			if d.exact() && ctx.Err() == nil {
+				return ErrRewind // it is not known whether it was applied, nor whether it still will be, nor who has the slot now
 			}
 			addr, asking = s.c.owner[slot].addr, false
 		case a.refused == nil && a.torn == nil:

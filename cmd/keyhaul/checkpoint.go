@@ -20,6 +20,7 @@ type ledger struct {
 	first checkpoint.Record  // what a generation begins with
 	keep  *checkpoint.KeySet // keys of the snapshot, where the target is cleaned by them; else nil
 	dir   string             // for keep
+	told  bool               // the operator wants the target emptied
 	log   zerolog.Logger
 }
 
@@ -27,7 +28,7 @@ type ledger struct {
 func (l *ledger) Begin(ctx context.Context, start haul.Position, clean reader.Clean, syncs []time.Time) error {
 	r := l.first
 	r.Generation, r.Phase, r.Start = start.Generation, checkpoint.PhaseSnapshot, start
-	r.Prune = clean == reader.CleanPrune
+	r.Prune, r.Flush = clean == reader.CleanPrune, clean == reader.CleanFlush
 	r.Syncs = nil
 	for _, t := range syncs {
 		r.Syncs = append(r.Syncs, t.Unix())
@@ -38,12 +39,33 @@ func (l *ledger) Begin(ctx context.Context, start haul.Position, clean reader.Cl
 	l.close()
 	switch clean {
 	case reader.CleanFlush:
+		if err := l.mayEmpty(ctx); err != nil {
+			return err
+		}
 		l.log.Info().Msg("the target is emptied")
-		return l.store.Flush(ctx, l.lease.Text())
+		if err := l.store.Flush(ctx, l.lease.Text()); err != nil {
+			return err
+		}
+		r.Flush = false
+		return l.store.Save(ctx, r)
 	case reader.CleanPrune:
 		l.keep = checkpoint.NewKeySet(l.dir)
 	}
 	return nil
+}
+
+// mayEmpty refuses to empty a target that other hauls write to, unless the operator has just asked for it.
+func (l *ledger) mayEmpty(ctx context.Context) error {
+	if l.told {
+		l.told = false
+		return nil
+	}
+	others, err := l.store.Others(ctx)
+	if err == nil && len(others) > 0 {
+		return haul.Errorf(haul.ExitRefused, "begin under another --name, or end those hauls and run keyhaul cleanup for them",
+			"the copy was broken off, and the target cannot be emptied for another one, because the hauls %v write to it as well", others)
+	}
+	return err
 }
 
 // Seen implements reader.Checkpoint.
@@ -90,7 +112,7 @@ func resume(st *checkpoint.State) *reader.Resume {
 	r := &reader.Resume{
 		Generation: st.Record.Generation,
 		Streaming:  st.Record.Phase == checkpoint.PhaseStreaming,
-		Again:      st.Lost != nil,
+		Again:      st.Lost != nil || st.Record.Flush,
 		Start:      st.Record.Start,
 		Base:       st.Base,
 		Highest:    st.Highest,
@@ -107,7 +129,7 @@ func firstClean(cfg config, st *checkpoint.State, keys int64) reader.Clean {
 	switch {
 	case st.Found && st.Lost != nil && cfg.OnLostHistory == string(reader.LostResync):
 		return reader.CleanPrune
-	case st.Found && (st.Lost != nil || ours):
+	case st.Found && (st.Lost != nil || ours || st.Record.Flush):
 		return reader.CleanFlush // of what the unfinished copy has written
 	case !st.Found && cfg.Existing == existingFlush && keys > 0:
 		return reader.CleanFlush

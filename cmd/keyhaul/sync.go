@@ -58,6 +58,7 @@ type app struct {
 	lease    *checkpoint.Lease
 	began    checkpoint.Record // what the target knew of the haul when the last pipeline ended
 	received int64             // the highest offset that was read
+	ran      bool              // a pipeline has run: what it has sent may still be carried out
 	monitor  *monitor
 
 	finishing bool // this is keyhaul finish
@@ -222,8 +223,8 @@ func (a *app) hold(ctx context.Context, fn func(context.Context) error) error {
 
 // follow runs pipelines, each from what the target has.
 func (a *app) follow(ctx context.Context, e *ends) error {
-	for again := false; ; again = true {
-		if again {
+	for {
+		if a.ran {
 			if err := a.store.EvictSelf(ctx); err != nil {
 				return err
 			}
@@ -257,6 +258,7 @@ func (a *app) follow(ctx context.Context, e *ends) error {
 		if err != nil {
 			return err
 		}
+		a.ran = true
 		a.monitor.begin(h.Reader, h.Writer, a.log, a.terminal)
 		err = h.Run(ctx)
 		l.close()
@@ -264,7 +266,7 @@ func (a *app) follow(ctx context.Context, e *ends) error {
 		a.began = a.store.Record()
 		a.received = max(a.received, h.Reader.Status().Received)
 		switch {
-		case errors.Is(err, writer.ErrRewind) && ctx.Err() == nil:
+		case (errors.Is(err, writer.ErrRewind) || errors.Is(err, checkpoint.ErrRestarted)) && ctx.Err() == nil:
 			a.log.Warn().Msg("the target was restarted or failed over: what it has is read from its fences, and the stream goes on from there")
 		case err == nil && a.cfg.Until == untilCaughtUp:
 			return a.finish(ctx)
@@ -314,6 +316,7 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 		return nil, nil, err
 	}
 	if !st.Found {
+		l.told = cfg.Existing == existingFlush
 		l.first.Began = began(cfg, e.keys)
 	} else if st.Record.Prune {
 		l.keep = checkpoint.NewKeySet(l.dir)
@@ -332,14 +335,14 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 		lanes = 2
 	}
 	var applied []int64
-	var runIDs []string
 	var replayUntil int64
 	if st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming {
 		applied, replayUntil = st.Applied, max(e.source.MasterReplOffset, st.Highest, a.received)
-		for _, n := range st.Nodes {
-			if n.RunID != "" {
-				runIDs = append(runIDs, n.RunID)
-			}
+	}
+	var runIDs []string
+	for _, n := range st.Nodes {
+		if n.RunID != "" {
+			runIDs = append(runIDs, n.RunID)
 		}
 	}
 	return &haul.Haul{
