@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -120,6 +121,62 @@ func TestFlushNodesIsResumedFrom(t *testing.T) {
 			t.Errorf("%d flushed: base %v, lost %v", flushed, st.Base, st.Lost)
 		}
 	}
+}
+
+// A FLUSHALL that is read again, because one node has lost it, empties only that node; a node with slots of both kinds
+// can be neither emptied nor left alone.
+func TestFlushNodesAgain(t *testing.T) {
+	c, s := cluster(t, redistest.ClusterOptions{})
+	ctx := testContext(t)
+	begun(t, s)
+	keys := []string{"a", "b", "c"} // slots 15495, 3300, 7365: one on each node
+	for _, key := range keys {
+		c.MustDo(key, "SET", key, 1)
+	}
+	applied := make([]int64, 16384)
+	l, err := s.look(ctx, true)
+	must(t, err)
+	for _, slot := range l.nodes[1].slots {
+		applied[slot] = 600
+	}
+	for _, i := range []int{0, 2} {
+		for _, slot := range l.nodes[i].slots {
+			applied[slot] = 900
+		}
+	}
+	must(t, s.FlushNodes(ctx, 0, true, "", at(700), applied))
+	for _, key := range keys {
+		if got := c.MustDo(key, "EXISTS", key).Int; got != 1 && key != "c" || got != 0 && key == "c" {
+			t.Errorf("%s: %d", key, got)
+		}
+	}
+	for key, want := range map[string]int64{s.Keys().Fence(3300): 100, s.Keys().Fence(7365): 700} {
+		if f, err := ParseFence(c.MustDo(key, "GET", key).Text); err != nil || f.Applied() != want {
+			t.Errorf("%s: %v, %v", key, f, err)
+		}
+	}
+	applied[7365] = 900
+	if err := s.FlushNodes(ctx, 0, true, "", at(700), applied); !errors.Is(err, ErrLost) {
+		t.Errorf("%v", err)
+	}
+}
+
+// What Load has read of one process holds for no other.
+func TestNothingIsClaimedForAnotherProcess(t *testing.T) {
+	server, s := standalone(t, redistest.Options{})
+	begun(t, s)
+	load(t, s)
+	must(t, s.Spread(testContext(t), at(200)))
+	server.Kill()
+	server.Restart()
+	if err := s.Spread(testContext(t), at(300)); !errors.Is(err, ErrRestarted) {
+		t.Errorf("Spread: %v", err)
+	}
+	if _, err := s.Prune(testContext(t), NewKeySet(t.TempDir()), nil); !errors.Is(err, ErrRestarted) {
+		t.Errorf("Prune: %v", err)
+	}
+	load(t, s)
+	must(t, s.Spread(testContext(t), at(300)))
 }
 
 // Valkey 9 has several databases in a cluster.

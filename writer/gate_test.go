@@ -1,6 +1,7 @@
 package writer
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
+	rt "github.com/keyhaul/keyhaul/internal/redistest"
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
 )
@@ -86,4 +88,33 @@ func TestGateClosesBeforeItOpens(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSlotsForgetLanes: what a slot knows is in numbers of the lane that has it, which may be another one after a recovery.
+func TestSlotsForgetLanes(t *testing.T) {
+	store := checkpoint.New(checkpoint.Config{Dialer: topology.NewDialer(topology.Endpoint{}), Name: "test", Cluster: true})
+	d := newDispatcher(Config{Node: topology.Node{Cluster: true}, Exact: true, Store: store, Log: zerolog.Nop()})
+	d.slots[7] = slotState{last: 1000, fenced: true}
+	d.slots[8] = slotState{last: unsent}
+	d.lanes = []*lane{newLane(d, "")}
+	d.collect()
+	for s := range d.slots {
+		if st := &d.slots[s]; st.last != 0 || st.fenced {
+			t.Errorf("slot %d: %+v", s, st)
+		}
+	}
+}
+
+// TestRefusedMultiRewinds: where MULTI is refused, what follows is carried out one by one.
+func TestRefusedMultiRewinds(t *testing.T) {
+	p := rt.NewPeer(t, script(
+		exactLogin(), expectAll("MULTI", "INCR a"), rt.Expect("SET", wholeFence, rt.Any), rt.Expect("EXEC"),
+		replyAll("-BUSY Redis is busy running a script.", ":1", "+OK", "-ERR EXEC without MULTI"), rt.ExpectEOF(),
+	))
+	r := exactPeerRig(t, p, false)
+	r.do("INCR a")
+	if err := r.end(); !errors.Is(err, ErrRewind) {
+		t.Errorf("it ends with %v", err)
+	}
+	p.Wait()
 }

@@ -318,3 +318,55 @@ func TestOneShots(t *testing.T) {
 		}
 	})
 }
+
+// rewrite changes the record of the haul, which no keyhaul runs.
+func (s *trial) rewrite(change ...string) {
+	s.t.Helper()
+	const key = "keyhaul:default:{haul}:record"
+	node := s.nodeFor(key)
+	text := node.MustDo("GET", key).Text
+	after := strings.NewReplacer(change...).Replace(text)
+	if after == text {
+		s.t.Fatalf("the record is %s", text)
+	}
+	node.MustDo("SET", key, after)
+	s.state = s.t.TempDir()
+}
+
+// TestCopyBrokenOff: a copy that was broken off is begun anew on a target emptied of what it had written, unless other
+// hauls write there; and it is emptied also if the process died between its intention and the deed.
+func TestCopyBrokenOff(t *testing.T) {
+	t.Parallel()
+	const snapshot, streaming = `"phase":"snapshot"`, `"phase":"streaming"`
+	onEachTarget(t, func(t *testing.T, cluster bool) {
+		for name, c := range map[string]struct {
+			change []string
+			other  bool
+			left   int64 // of a key that the source does not have
+			exit   haul.Exit
+		}{
+			"began empty":                     {[]string{streaming, snapshot}, false, 0, haul.ExitDone},
+			"began with keys":                 {[]string{streaming, snapshot, `"empty"`, `"replace"`}, false, 1, haul.ExitDone},
+			"was about to be emptied":         {[]string{streaming, snapshot + `,"flush":true`, `"empty"`, `"replace"`}, false, 0, haul.ExitDone},
+			"another haul writes to it":       {[]string{streaming, snapshot}, true, 1, haul.ExitRefused},
+			"another haul, the copy is whole": {[]string{`"syncs"`, `"sync"`}, true, 1, haul.ExitDone},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				s := newTrial(t, setup{cluster: cluster})
+				s.start("--until", "caught-up")
+				s.keyhaul.exit(haul.ExitDone)
+				s.nodeFor("left").MustDo("SET", "left", "1")
+				if c.other {
+					s.nodeFor("keyhaul:{haul}:names").MustDo("SADD", "keyhaul:{haul}:names", "another")
+				}
+				s.rewrite(c.change...)
+				s.start("--until", "caught-up")
+				s.keyhaul.exit(c.exit)
+				if n := s.nodeFor("left").MustDo("EXISTS", "left").Int; n != c.left {
+					t.Errorf("of a key that the source does not have there are %d, want %d", n, c.left)
+				}
+			})
+		}
+	})
+}
