@@ -4,7 +4,8 @@
 #
 #   scripts/soak/run.sh [LOG [TEST]]      LOG is docs/soak.log, TEST the regular expression of go test -run
 #
-# KEYHAUL_TEST_ROUNDS is the number of faults in a row (30). KEYHAUL_TEST_SERVER names the release of the servers. The
+# KEYHAUL_TEST_ROUNDS is the number of faults in a row (30), KEYHAUL_TEST_PARALLEL that of hauls at once (4).
+# KEYHAUL_TEST_SERVER names the release of the servers. The
 # whole output of the tests goes to build/soak.out. Fails if a test fails, or if one that is run again without fences
 # finds no difference.
 set -euo pipefail
@@ -46,7 +47,7 @@ run() {
   done
   shift
   echo "soak: $name" >&2
-  env "${environment[@]}" go test ./cmd/keyhaul -count=1 -v -parallel 4 -timeout 8h "$@" >"$part" 2>&1 </dev/null || code=$?
+  env "${environment[@]}" go test ./cmd/keyhaul -count=1 -v -parallel "${KEYHAUL_TEST_PARALLEL:-4}" -timeout 8h "$@" >"$part" 2>&1 </dev/null || code=$?
   cat "$part" >>"$output"
   printf '\n## %s\n\n' "$name"
   results "$part"
