@@ -27,8 +27,8 @@ const (
 // step. It tries until ctx ends, and may be broken off anywhere and called again, with the record loaded: each step
 // leaves alone what it has done already, and the record says which step was begun.
 //
-// Nothing else may set deadlines on the target meanwhile.
-func (s *Store) Finish(ctx context.Context, tick func(seen, changed int64)) error {
+// Keys that putOff excludes are left alone. Nothing else may set deadlines on the target meanwhile.
+func (s *Store) Finish(ctx context.Context, putOff *PutOff, tick func(seen, changed int64)) error {
 	r := s.Record()
 	if r.Grace > 0 {
 		known := newRaised()
@@ -37,12 +37,12 @@ func (s *Store) Finish(ctx context.Context, tick func(seen, changed int64)) erro
 		}
 		if r.Finishing != finishingLower {
 			r.Finishing = finishingRaise
-			if err := s.step(ctx, r, known, tick); err != nil {
+			if err := s.step(ctx, r, putOff, known, tick); err != nil {
 				return err
 			}
 			r.Finishing = finishingLower
 		}
-		if err := s.step(ctx, r, known, tick); err != nil {
+		if err := s.step(ctx, r, putOff, known, tick); err != nil {
 			return err
 		}
 	}
@@ -56,7 +56,7 @@ func (s *Store) Finish(ctx context.Context, tick func(seen, changed int64)) erro
 }
 
 // step saves that it was begun, and carries it out.
-func (s *Store) step(ctx context.Context, r Record, known *raised, tick func(seen, changed int64)) error {
+func (s *Store) step(ctx context.Context, r Record, putOff *PutOff, known *raised, tick func(seen, changed int64)) error {
 	if err := s.Save(ctx, r); err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (s *Store) step(ctx context.Context, r Record, known *raised, tick func(see
 	} else if done, err := s.lowerKnown(ctx, known, tick); done || ctx.Err() != nil {
 		return err
 	}
-	w := &sweep{store: s, what: "set true deadlines", tick: tick, begin: shift.begin}
+	w := &sweep{store: s, what: "set true deadlines", pick: putOff.has, tick: tick, begin: shift.begin}
 	return w.run(ctx)
 }
 

@@ -164,7 +164,7 @@ func TestFinishSetsTrueDeadlines(t *testing.T) {
 			r := streaming
 			r.Grace = hour
 			must(t, s.Save(testContext(t), r))
-			must(t, s.Finish(testContext(t), nil))
+			must(t, s.Finish(testContext(t), nil, nil))
 			within := int64(0)
 			if !server.Version.AtLeast(7, 0) {
 				within = 20 // between TIME and PTTL, of Finish and of this test, the server may be off the processor
@@ -175,9 +175,48 @@ func TestFinishSetsTrueDeadlines(t *testing.T) {
 			if st.Record.Grace != 0 || st.Record.Finishing != "" || st.Record.Finished == 0 {
 				t.Errorf("%+v", st.Record)
 			}
-			must(t, s.Finish(testContext(t), nil))
+			must(t, s.Finish(testContext(t), nil, nil))
 			expectTrue(t, server, 0, want, within)
 		})
+	}
+}
+
+// Finish asks about no key that is known to have kept its deadline, and about all if nothing is known.
+func TestFinishLeavesOthersAlone(t *testing.T) {
+	server, s := standalone(t, redistest.Options{})
+	p := NewPutOff()
+	for _, known := range []bool{true, false} {
+		p.Forget()
+		if known {
+			p.Begin()
+		}
+		r := streaming
+		r.Grace = hour
+		must(t, s.Save(testContext(t), r))
+		deadline := time.Now().UnixMilli() + 3*hour
+		for _, db := range []int32{0, 1} {
+			for _, key := range []string{"ours", "other"} {
+				server.MustDo("SELECT", db)
+				server.MustDo("SET", key, 1, "PX", 3*hour)
+				if key == "ours" {
+					p.Add(db, []byte(key))
+				}
+			}
+		}
+		must(t, s.Finish(testContext(t), p, nil))
+		for _, db := range []int{0, 1} {
+			server.MustDo("SELECT", db)
+			for key, want := range map[string]int64{"ours": deadline - hour, "other": deadline} {
+				if !known {
+					want = deadline - hour
+				}
+				got := time.Now().UnixMilli() + server.MustDo("PTTL", key).Int
+				if got < want-5000 || got > want+5000 {
+					t.Errorf("known %t, database %d: %s expires %d ms from what is expected", known, db, key, got-want)
+				}
+			}
+		}
+		server.MustDo("SELECT", 0)
 	}
 }
 
@@ -196,7 +235,7 @@ func TestFinishIsResumed(t *testing.T) {
 			steps[load(t, worker).Record.Finishing] = true
 			ctx, cancel := context.WithCancel(testContext(t))
 			ticks := int64(0)
-			err := worker.Finish(ctx, func(int64, int64) {
+			err := worker.Finish(ctx, nil, func(int64, int64) {
 				if ticks++; ticks >= stop {
 					cancel()
 				}
@@ -231,7 +270,7 @@ func TestFinishOfACluster(t *testing.T) {
 		c.MustDo(key, "SET", key, 1, "PX", hour)
 		c.MustDo(key, "PEXPIREAT", key, deadline+hour)
 	}
-	must(t, s.Finish(testContext(t), nil))
+	must(t, s.Finish(testContext(t), nil, nil))
 	for key, deadline := range want {
 		got := c.MustDo(key, "PTTL", key).Int + time.Now().UnixMilli()
 		if key != "past" && (got < deadline-100 || got > deadline+100) {
@@ -247,7 +286,7 @@ func TestFinishWithoutGrace(t *testing.T) {
 	server, s := standalone(t, redistest.Options{})
 	must(t, s.Save(testContext(t), streaming))
 	server.MustDo("SET", "a", 1, "PX", hour)
-	must(t, s.Finish(testContext(t), nil))
+	must(t, s.Finish(testContext(t), nil, nil))
 	if r := load(t, s).Record; r.Finished == 0 {
 		t.Errorf("%+v", r)
 	}
@@ -274,7 +313,7 @@ func TestImportMode(t *testing.T) {
 	r := streaming
 	r.Import = true
 	must(t, s.Save(testContext(t), r))
-	must(t, s.Finish(testContext(t), nil))
+	must(t, s.Finish(testContext(t), nil, nil))
 	if got := s.Record(); mode() != 0 || got.Import || got.Finished == 0 {
 		t.Errorf("on %d nodes, %+v", mode(), got)
 	}

@@ -42,14 +42,15 @@ type Config struct {
 	ErrorsLog     string // path; empty: skipped entries are only logged
 	SnapshotLanes int    // lanes per standalone target that carry the snapshot
 	ReplyTimeout  time.Duration
-	Exact         bool              // with fences: what may not be repeated is applied once
-	Store         *checkpoint.Store // where fences and marks are kept; nil: nowhere, which Exact does not allow
-	Lease         *checkpoint.Lease // the right to write; nil: not asked for
-	Applied       []int64           // what the target has from an earlier run, as in checkpoint.State; nil for nothing
-	RunIDs        []string          // of the servers that Applied was read from
-	ReplayUntil   int64             // the source's offset when an earlier run is continued: until then errors of replays are expected
-	Grace         time.Duration     // deadlines of keys are held back by this
-	ImportSource  bool              // the target is in import mode
+	Exact         bool               // with fences: what may not be repeated is applied once
+	Store         *checkpoint.Store  // where fences and marks are kept; nil: nowhere, which Exact does not allow
+	Lease         *checkpoint.Lease  // the right to write; nil: not asked for
+	Applied       []int64            // what the target has from an earlier run, as in checkpoint.State; nil for nothing
+	RunIDs        []string           // of the servers that Applied was read from
+	ReplayUntil   int64              // the source's offset when an earlier run is continued: until then errors of replays are expected
+	Grace         time.Duration      // deadlines of keys are held back by this
+	PutOff        *checkpoint.PutOff // is told which deadlines are; may be nil
+	ImportSource  bool               // the target is in import mode
 	Keepalive     bool
 	PingInterval  time.Duration // 0: tuned to the target's timeout
 	Waits         *haul.Waits

@@ -194,6 +194,9 @@ func (d *dispatcher) phase(b *haul.Batch) {
 // accept filters a batch and gives it to lanes.
 func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 	d.phase(b)
+	if d.cfg.Grace > 0 {
+		putOff(b, d.cfg.PutOff)
+	}
 	d.takeApart(b)
 	for _, f := range d.cfg.Filters {
 		f.Apply(b)

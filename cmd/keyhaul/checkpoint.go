@@ -15,13 +15,14 @@ import (
 // ledger keeps a haul's record on the target as its generations begin and their snapshots arrive. It is the reader's
 // Checkpoint.
 type ledger struct {
-	store *checkpoint.Store
-	lease *checkpoint.Lease
-	first checkpoint.Record  // what a generation begins with
-	keep  *checkpoint.KeySet // keys of the snapshot, where the target is cleaned by them; else nil
-	dir   string             // for keep
-	told  bool               // the operator wants the target emptied
-	log   zerolog.Logger
+	store  *checkpoint.Store
+	lease  *checkpoint.Lease
+	first  checkpoint.Record  // what a generation begins with
+	keep   *checkpoint.KeySet // keys of the snapshot, where the target is cleaned by them; else nil
+	dir    string             // for keep
+	putOff *checkpoint.PutOff
+	told   bool // the operator wants the target emptied
+	log    zerolog.Logger
 }
 
 // Begin implements reader.Checkpoint.
@@ -36,6 +37,7 @@ func (l *ledger) Begin(ctx context.Context, start haul.Position, clean reader.Cl
 	if err := l.store.Save(ctx, r); err != nil {
 		return err
 	}
+	l.putOff.Begin()
 	l.close()
 	switch clean {
 	case reader.CleanFlush:
@@ -125,16 +127,20 @@ func resume(st *checkpoint.State) *reader.Resume {
 
 // firstClean says how the target is made ready if this run begins with a full sync.
 func firstClean(cfg config, st *checkpoint.State, keys int64) reader.Clean {
-	ours := st.Record.Began == checkpoint.BeganEmpty || st.Record.Began == checkpoint.BeganFlushed
 	switch {
 	case st.Found && st.Lost != nil && cfg.OnLostHistory == string(reader.LostResync):
 		return reader.CleanPrune
-	case st.Found && (st.Lost != nil || ours || st.Record.Flush):
+	case st.Found && (st.Lost != nil || ownTarget(st.Record.Began) || st.Record.Flush):
 		return reader.CleanFlush // of what the unfinished copy has written
 	case !st.Found && cfg.Existing == existingFlush && keys > 0:
 		return reader.CleanFlush
 	}
 	return reader.CleanNone
+}
+
+// ownTarget reports whether a target held nothing when a haul began.
+func ownTarget(b checkpoint.Began) bool {
+	return b == checkpoint.BeganEmpty || b == checkpoint.BeganFlushed
 }
 
 // began says what the target holds when a haul begins.
@@ -179,8 +185,7 @@ func mayResume(cfg config, st *checkpoint.State) error {
 // mayStartOver refuses to remove keys from a target that holds others than this haul's.
 func mayStartOver(cfg config, st *checkpoint.State) error {
 	shared := len(st.Others) > 0
-	foreign := st.Record.Began == checkpoint.BeganReplace || st.Record.Began == checkpoint.BeganSkip
-	if foreign && cfg.OnLostHistory == string(reader.LostResync) || shared {
+	if !ownTarget(st.Record.Began) && cfg.OnLostHistory == string(reader.LostResync) || shared {
 		return haul.Errorf(haul.ExitRefused, "use --on-lost-history fail",
 			"--on-lost-history %s would remove keys that are not this haul's: the target held keys when it began, or other hauls write to it (%v)",
 			cfg.OnLostHistory, st.Others)

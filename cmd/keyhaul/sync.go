@@ -58,14 +58,15 @@ type app struct {
 	lease    *checkpoint.Lease
 	began    checkpoint.Record // what the target knew of the haul when the last pipeline ended
 	received int64             // the highest offset that was read
-	ran      bool              // a pipeline has run: what it has sent may still be carried out
+	putOff   *checkpoint.PutOff
+	ran      bool // a pipeline has run: what it has sent may still be carried out
 	monitor  *monitor
 
 	finishing bool // this is keyhaul finish
 }
 
 func newApp(cfg config) *app {
-	a := &app{cfg: cfg, waits: &haul.Waits{}, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
+	a := &app{cfg: cfg, waits: &haul.Waits{}, putOff: checkpoint.NewPutOff(), terminal: term.IsTerminal(int(os.Stderr.Fd()))}
 	a.source, a.target = topology.NewDialer(cfg.Source), topology.NewDialer(cfg.Target)
 	a.source.ClientName, a.target.ClientName = "keyhaul:"+cfg.Name, "keyhaul:"+cfg.Name
 	a.monitor = newMonitor(cfg, a.waits)
@@ -156,6 +157,7 @@ func (a *app) haul(ctx context.Context) error {
 		if err := a.acquire(ctx); err != nil {
 			return err
 		}
+		a.putOff.Forget() // another worker may have written since
 		err := a.hold(ctx, func(ctx context.Context) error { return a.follow(ctx, e) })
 		if errors.Is(err, checkpoint.ErrGone) {
 			a.log.Error().Msg("the target has lost the lease: it was emptied, or lost its data")
@@ -283,7 +285,7 @@ func (a *app) finish(ctx context.Context) error {
 		return nil
 	}
 	a.log.Info().Msg("setting the true deadlines on the target")
-	return a.store.Finish(ctx, nil)
+	return a.store.Finish(ctx, a.putOff, nil)
 }
 
 // listRefusals moves the journal of refused commands to errors.log.
@@ -311,18 +313,20 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 			return nil, nil, err
 		}
 	}
-	l := &ledger{store: a.store, lease: a.lease, dir: a.state.path, log: a.log, first: st.Record}
+	if !st.Found {
+		st.Record.Began = began(cfg, e.keys)
+	}
+	l := &ledger{store: a.store, lease: a.lease, dir: a.state.path, putOff: a.putOff, log: a.log, first: st.Record}
 	if err := a.expiry(ctx, e, st, l); err != nil {
 		return nil, nil, err
 	}
 	if !st.Found {
 		l.told = cfg.Existing == existingFlush
-		l.first.Began = began(cfg, e.keys)
 	} else if st.Record.Prune {
 		l.keep = checkpoint.NewKeySet(l.dir)
 	}
 	repeat := reader.RepeatOver
-	if from := l.first.Began; from == checkpoint.BeganEmpty || from == checkpoint.BeganFlushed {
+	if ownTarget(l.first.Began) {
 		repeat = reader.RepeatFlush
 	}
 	existing := writer.ExistingReplace
@@ -358,7 +362,7 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 			Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
 			ErrorsLog: a.state.file("errors.log"), SnapshotLanes: lanes,
 			Exact: cfg.Delivery == exactlyOnce, Store: a.store, Lease: a.lease, Applied: applied, RunIDs: runIDs, ReplayUntil: replayUntil,
-			Grace: time.Duration(l.first.Grace) * time.Millisecond, ImportSource: l.first.Import,
+			Grace: time.Duration(l.first.Grace) * time.Millisecond, PutOff: a.putOff, ImportSource: l.first.Import,
 			ReplyTimeout: cfg.ReplyTimeout, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
 			Waits: a.waits, Log: a.log,
 		}),
@@ -391,6 +395,8 @@ func (a *app) expiry(ctx context.Context, e *ends, st *checkpoint.State, l *ledg
 		}
 		a.log.Info().Msg("the target may not be put into import mode: deadlines are held back by expiry.grace instead")
 		fallthrough
+	case !found && a.cfg.ExpiryMode == expirySource && !ownTarget(l.first.Began):
+		a.log.Warn().Msg("the target holds keys that are not this haul's, whose deadlines cannot be told from put-off ones: so all deadlines are true at once, and the target's clock decides")
 	case !found && a.cfg.ExpiryMode == expirySource:
 		if l.first.Grace == 0 {
 			l.first.Grace = a.cfg.ExpiryGrace.Milliseconds()

@@ -99,3 +99,36 @@ func restoreDeadlines(dst []Deadline, n int, arg func(i int) []byte) []Deadline 
 	}
 	return append(dst, d)
 }
+
+// Reach says which keys may have another deadline behind a command.
+type Reach int
+
+// What a command reaches.
+const (
+	ReachNone Reach = iota // none gets one that it did not have
+	ReachKeys              // those that the command names
+	ReachAny               // any: this cannot be told
+)
+
+// DeadlineReach says which keys may have got a deadline from the command, its own or another key's, as by RENAME.
+// Deletion, and a deadline that is taken away, do not count. Those of fields neither.
+func (s *Spec) DeadlineReach() Reach {
+	switch {
+	case s == nil, s.shape == moving:
+		return ReachAny
+	case s.HasDeadline():
+		return ReachKeys
+	case s.FirstKey() > 0, s.split.step > 0:
+		return ReachNone
+	case len(s.keys) == 0:
+		if s.Name == "SWAPDB" {
+			return ReachAny
+		}
+		return ReachNone // of the containers none has a subcommand that does
+	}
+	switch s.Name {
+	case "EVAL", "EVALSHA", "FCALL":
+		return ReachAny
+	}
+	return ReachKeys
+}

@@ -150,3 +150,22 @@ func FuzzArguments(f *testing.F) {
 		deadlinesOf(argv[:1])
 	})
 }
+
+func TestDeadlineReach(t *testing.T) {
+	for name, want := range map[string]Reach{
+		"SET": ReachKeys, "SETEX": ReachKeys, "GETEX": ReachKeys, "MSETEX": ReachKeys, "RESTORE": ReachKeys, "RESTORE-ASKING": ReachKeys,
+		"EXPIRE": ReachKeys, "PEXPIRE": ReachKeys, "EXPIREAT": ReachKeys, "PEXPIREAT": ReachKeys,
+		"RENAME": ReachKeys, "RENAMENX": ReachKeys, "COPY": ReachKeys, "SORT": ReachKeys, "LMOVE": ReachKeys,
+		"MOVE": ReachAny, "SWAPDB": ReachAny, "EVAL": ReachAny, "EVALSHA": ReachAny, "FCALL": ReachAny, "": ReachAny,
+		"INCR": ReachNone, "HSET": ReachNone, "HPEXPIREAT": ReachNone, "DEL": ReachNone, "MSET": ReachNone, "PERSIST": ReachNone,
+		"XGROUP": ReachNone, "XGROUP CREATE": ReachNone, "FUNCTION": ReachNone, "FLUSHALL": ReachNone, "PUBLISH": ReachNone, "FUNCTION LOAD": ReachNone, "SCRIPT LOAD": ReachNone,
+	} {
+		var s *Spec
+		if name != "" {
+			s = spec(t, name)
+		}
+		if got := s.DeadlineReach(); got != want {
+			t.Errorf("%s: %d, want %d", name, got, want)
+		}
+	}
+}

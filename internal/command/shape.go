@@ -18,6 +18,7 @@ const (
 	getex                      // GETEX key [options]
 	msetex                     // MSETEX numkeys key value … [options]
 	flushing                   // empties or swaps whole databases
+	moving                     // MOVE key db
 )
 
 // shapes are those of all commands that are not plain. The table of COMMAND cannot tell them, so they are kept apart
@@ -28,7 +29,7 @@ var shapes = map[string]shape{
 	"SET": set, "ZADD": zadd, "RESTORE": restore, "RESTORE-ASKING": restoreAsking,
 	"EXPIRE": ttlSeconds, "SETEX": ttlSeconds, "PEXPIRE": ttlMillis, "PSETEX": ttlMillis,
 	"EXPIREAT": atSeconds, "PEXPIREAT": atMillis, "GETEX": getex, "MSETEX": msetex,
-	"FLUSHALL": flushing, "FLUSHDB": flushing, "SWAPDB": flushing,
+	"FLUSHALL": flushing, "FLUSHDB": flushing, "SWAPDB": flushing, "MOVE": moving,
 }
 
 // Flushes reports whether the command replaces all keys of a database at once: FLUSHALL, FLUSHDB, SWAPDB.
