@@ -319,6 +319,38 @@ func TestOneShots(t *testing.T) {
 	})
 }
 
+// TestOneShotUnderLoad: the deadlines that one process has put off are true when it ends, whatever commands brought them.
+func TestOneShotUnderLoad(t *testing.T) {
+	t.Parallel()
+	onEachTarget(t, func(t *testing.T, cluster bool) {
+		s := newTrial(t, setup{cluster: cluster, proxied: true})
+		for _, gate := range s.gates {
+			gate.Limit(80_000)
+		}
+		s.start("--until", "caught-up")
+		s.until(s.keyhaul, "receives", func(l haul.LinkStatus) bool { return l.Connected })
+		s.startLoad()
+		s.source.MustDo("SET", "{x}a", "1", "EX", 1000)
+		s.source.MustDo("RENAME", "{x}a", "{x}b")
+		s.source.MustDo("COPY", "{x}b", "{x}c")
+		if !cluster {
+			s.source.MustDo("MOVE", "{x}c", 2)
+		}
+		pause(2*time.Second, 3*time.Second)
+		s.stopLoad()
+		if l, _, err := s.look(s.keyhaul); err != nil || l.SnapshotDone {
+			t.Fatalf("the snapshot is there before the load has ended: %v", err)
+		}
+		for _, gate := range s.gates {
+			gate.Limit(0)
+		}
+		s.keyhaul.exit(haul.ExitDone)
+		if r := s.compare(rt.CompareOptions{}); !r.Equal() {
+			t.Error(r)
+		}
+	})
+}
+
 // rewrite changes the record of the haul, which no keyhaul runs.
 func (s *trial) rewrite(change ...string) {
 	s.t.Helper()
