@@ -27,25 +27,25 @@ const (
 // step. It tries until ctx ends, and may be broken off anywhere and called again, with the record loaded: each step
 // leaves alone what it has done already, and the record says which step was begun.
 //
-// Keys that putOff excludes are left alone. Nothing else may set deadlines on the target meanwhile.
+// putOff may list the keys to change, and may be nil. Nothing else may set deadlines on the target meanwhile.
 func (s *Store) Finish(ctx context.Context, putOff *PutOff, tick func(seen, changed int64)) error {
 	r := s.Record()
 	if r.Grace > 0 {
-		known := newRaised()
-		if r.Finishing != "" {
-			known.forget() // of what was raised before this is only a part
-		}
 		if r.Finishing != finishingLower {
+			begun := r.Finishing != ""
 			r.Finishing = finishingRaise
-			if err := s.step(ctx, r, putOff, known, tick); err != nil {
+			if err := s.step(ctx, r, putOff, !begun, raise(r.Grace), tick); err != nil {
 				return err
 			}
 			r.Finishing = finishingLower
+		} else {
+			putOff.Forget()
 		}
-		if err := s.step(ctx, r, putOff, known, tick); err != nil {
+		if err := s.step(ctx, r, putOff, false, lower, tick); err != nil {
 			return err
 		}
 	}
+	putOff.Forget()
 	if r.Import {
 		if err := s.importOff(ctx); err != nil {
 			return err
@@ -55,51 +55,63 @@ func (s *Store) Finish(ctx context.Context, putOff *PutOff, tick func(seen, chan
 	return s.Save(ctx, r)
 }
 
-// step saves that it was begun, and carries it out.
-func (s *Store) step(ctx context.Context, r Record, putOff *PutOff, known *raised, tick func(seen, changed int64)) error {
+// step saves that it was begun, and carries it out: for the keys that are listed, else for those that are found. What it
+// finds it lists, if it is the first to change any.
+func (s *Store) step(ctx context.Context, r Record, putOff *PutOff, first bool, by shift, tick func(seen, changed int64)) error {
 	if err := s.Save(ctx, r); err != nil {
 		return err
 	}
-	shift := shift{to: lower}
-	if r.Finishing == finishingRaise {
-		shift.to, shift.known = raise(r.Grace), known
-	} else if done, err := s.lowerKnown(ctx, known, tick); done || ctx.Err() != nil {
-		return err
+	if putOff.Known() {
+		err := s.shiftListed(ctx, putOff, by, tick)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		s.cfg.Log.Info().Err(err).Msg("true deadlines are set once more, for all keys that are found")
+		putOff.Forget()
+	} else if first {
+		putOff.Begin()
 	}
-	w := &sweep{store: s, what: "set true deadlines", pick: putOff.has, tick: tick, begin: shift.begin}
+	w := &sweep{
+		store: s, what: settingDeadlines, tick: tick,
+		begin: func(ctx context.Context, c *conn, about topology.Node) (visitor, error) {
+			return by.on(ctx, c, about, putOff)
+		},
+	}
 	return w.run(ctx)
 }
 
-// shift moves deadlines. to returns the new one for an old one, or false to leave it alone.
+const settingDeadlines = "set true deadlines"
+
+// shift moves deadlines.
 type shift struct {
-	to    func(deadline int64) (int64, bool)
-	known *raised // is told of what was raised; may be nil
+	late int64                              // what is to be moved is later than the true deadline by this
+	to   func(deadline int64) (int64, bool) // the new one for an old one, or false to leave it alone
 }
 
-func raise(grace int64) func(int64) (int64, bool) {
-	return func(deadline int64) (int64, bool) { return deadline + far - grace, deadline < late }
+func raise(grace int64) shift {
+	return shift{grace, func(deadline int64) (int64, bool) { return deadline + far - grace, deadline < late }}
 }
 
-func lower(deadline int64) (int64, bool) {
+var lower = shift{far, func(deadline int64) (int64, bool) {
 	return deadline - far, deadline >= farLowest && deadline < far+late
-}
+}}
 
 // shifter moves deadlines on one node.
 type shifter struct {
 	shift
-	addr     string
-	absolute bool // the server has PEXPIRETIME; otherwise its deadlines are computed by its own clock, to a few ms
-	flags    bool // and PEXPIREAT has XX, so that a key which lost its deadline meanwhile gets none
+	list     *PutOff // of what was moved
+	absolute bool    // the server has PEXPIRETIME; otherwise its deadlines are computed by its own clock, to a few ms
+	flags    bool    // and PEXPIREAT has XX, so that a key which lost its deadline meanwhile gets none
 }
 
-func (s shift) begin(ctx context.Context, c *conn, about topology.Node) (visitor, error) {
+func (s shift) on(ctx context.Context, c *conn, about topology.Node, list *PutOff) (shifter, error) {
 	_, err := c.do(ctx, "PEXPIRETIME", namesKey)
 	if err != nil && !refused(err) {
-		return nil, err
+		return shifter{}, err
 	}
 	absolute := err == nil || code(err) == "MOVED" || code(err) == "ASK"
 	known := about.Product == "redis" || about.Product == "valkey" || about.Product == "redict"
-	return shifter{shift: s, addr: c.addr, absolute: absolute, flags: absolute && known}, nil
+	return shifter{shift: s, list: list, absolute: absolute, flags: absolute && known}, nil
 }
 
 func (s shifter) ask(b *batch, key string) {
@@ -127,15 +139,13 @@ func (s shifter) decide(db int32, key string, replies []resp.Reply) ([]string, e
 	if !ok {
 		return nil, nil
 	}
-	if s.known != nil {
-		s.known.add(place{s.addr, db}, key, to-far, s.flags)
-	}
-	return expireAt(key, to, s.flags), nil
+	s.list.Add(db, []byte(key), deadline-s.late)
+	return s.expireAt(key, to), nil
 }
 
-func expireAt(key string, at int64, flags bool) []string {
+func (s shifter) expireAt(key string, at int64) []string {
 	args := []string{"PEXPIREAT", key, strconv.FormatInt(at, 10)}
-	if flags {
+	if s.flags {
 		args = append(args, "XX")
 	}
 	return args

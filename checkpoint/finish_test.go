@@ -181,42 +181,110 @@ func TestFinishSetsTrueDeadlines(t *testing.T) {
 	}
 }
 
-// Finish asks about no key that is known to have kept its deadline, and about all if nothing is known.
-func TestFinishLeavesOthersAlone(t *testing.T) {
-	server, s := standalone(t, redistest.Options{})
-	p := NewPutOff()
-	for _, known := range []bool{true, false} {
-		p.Forget()
-		if known {
-			p.Begin()
+// Finish sets the deadlines of the keys that are listed, whatever became of them since, and of no others; of all where
+// nothing is listed.
+func TestFinishGoesByTheList(t *testing.T) {
+	for _, release := range redistest.Releases() {
+		t.Run(release, func(t *testing.T) {
+			t.Parallel()
+			server, s := standalone(t, redistest.Options{Release: release})
+			p := NewPutOff(t.TempDir())
+			for _, known := range []bool{true, false} {
+				p.Begin()
+				r := streaming
+				r.Grace = hour
+				must(t, s.Save(testContext(t), r))
+				deadline := time.Now().UnixMilli() + 3*hour // what the keys below have, in the end
+				want := map[string]int64{
+					"listed": deadline - hour, "changed": deadline - hour, "new": deadline - hour, "taken": -1, "gone": -2,
+					"other": deadline, // is not ours
+				}
+				for db := range int32(2) {
+					server.MustDo("SELECT", db)
+					for i := range 2 * pageKeys {
+						key := "filler:" + strconv.Itoa(i)
+						server.MustDo("SET", key, 1)
+						server.MustDo("PEXPIREAT", key, deadline)
+						p.Add(db, []byte(key), deadline-hour)
+						want[key] = deadline - hour
+					}
+					for key := range want {
+						server.MustDo("SET", key, 1)
+						server.MustDo("PEXPIREAT", key, deadline)
+					}
+					for _, key := range []string{"listed", "taken", "gone"} {
+						p.Add(db, []byte(key), deadline-hour)
+					}
+					p.Add(db, []byte("changed"), deadline-2*hour)
+					p.Change(db, []byte("changed"))
+					p.Change(db, []byte("changed"))
+					p.Change(db, []byte("new"))
+					server.MustDo("PERSIST", "taken")
+					server.MustDo("DEL", "gone")
+				}
+				if !known {
+					p.Forget()
+					want["other"] = deadline - hour
+				}
+				must(t, s.Finish(testContext(t), p, nil))
+				if p.Known() {
+					t.Error("the list is still used")
+				}
+				for db := range 2 {
+					server.MustDo("SELECT", db)
+					for key, want := range want {
+						got := server.MustDo("PTTL", key).Int
+						if want > 0 {
+							got += time.Now().UnixMilli()
+						}
+						if got != want && (want < 0 || got < want-5000 || got > want+5000) {
+							t.Errorf("known %t, database %d: %s expires %d ms from what is expected, %d", known, db, key, got-want, got)
+						}
+					}
+				}
+				server.MustDo("SELECT", 0)
+			}
+		})
+	}
+}
+
+// A list that grows too long, or whose disk fails, is not used; nor is one that a node of the target refuses.
+func TestListThatCannotBeUsed(t *testing.T) {
+	c, s := cluster(t, redistest.ClusterOptions{})
+	want := deadlines(50)
+	delete(want, "past")
+	fails := map[string]func(p *PutOff){
+		"no directory": func(p *PutOff) { p.dir = "/nowhere"; p.Begin() },
+		"too long":     func(p *PutOff) { p.size = putOffMax; p.Add(0, []byte("a"), hour) },
+		"disk fails": func(p *PutOff) {
+			must(t, p.out.Flush())
+			must(t, p.file.Truncate(3))
+		},
+		"the target refuses": func(p *PutOff) { p.Add(7, []byte("a"), hour) },
+		"nothing":            func(*PutOff) {},
+	}
+	for name, fail := range fails {
+		p := NewPutOff(t.TempDir())
+		p.Begin()
+		for key, deadline := range want {
+			c.MustDo(key, "SET", key, 1)
+			c.MustDo(key, "PEXPIREAT", key, deadline+hour)
+			p.Add(0, []byte(key), deadline)
 		}
+		c.MustDo("other", "SET", "other", 1, "PX", 3*hour) // shows whether all keys were looked at
+		fail(p)
 		r := streaming
 		r.Grace = hour
 		must(t, s.Save(testContext(t), r))
-		deadline := time.Now().UnixMilli() + 3*hour
-		for _, db := range []int32{0, 1} {
-			for _, key := range []string{"ours", "other"} {
-				server.MustDo("SELECT", db)
-				server.MustDo("SET", key, 1, "PX", 3*hour)
-				if key == "ours" {
-					p.Add(db, []byte(key))
-				}
-			}
-		}
 		must(t, s.Finish(testContext(t), p, nil))
-		for _, db := range []int{0, 1} {
-			server.MustDo("SELECT", db)
-			for key, want := range map[string]int64{"ours": deadline - hour, "other": deadline} {
-				if !known {
-					want = deadline - hour
-				}
-				got := time.Now().UnixMilli() + server.MustDo("PTTL", key).Int
-				if got < want-5000 || got > want+5000 {
-					t.Errorf("known %t, database %d: %s expires %d ms from what is expected", known, db, key, got-want)
-				}
+		for key, deadline := range want {
+			if got := c.MustDo(key, "PTTL", key).Int + time.Now().UnixMilli(); got < deadline-5000 || got > deadline+5000 {
+				t.Errorf("%s: %s expires at %d, %d from the true deadline", name, key, got, got-deadline)
 			}
 		}
-		server.MustDo("SELECT", 0)
+		if all := c.MustDo("other", "PTTL", "other").Int < 5*hour/2; all != (name != "nothing") {
+			t.Errorf("%s: all keys were looked at: %t", name, all)
+		}
 	}
 }
 

@@ -89,12 +89,8 @@ func (k *KeySet) spillRun() error {
 	return nil
 }
 
-// create opens a file for this user only (mode 0600) and takes its name away.
 func (k *KeySet) create() (*os.File, error) {
-	f, err := os.CreateTemp(k.dir, "keys-*")
-	if err == nil {
-		err = os.Remove(f.Name())
-	}
+	f, err := nameless(k.dir, "keys-*")
 	if err != nil {
 		return nil, fmt.Errorf("key set: %w", err)
 	}

@@ -1,61 +1,177 @@
 package checkpoint
 
 import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"hash/maphash"
-	"sync/atomic"
+	"io"
+	"os"
+	"sync"
 )
 
-// PutOff knows for which keys a deadline may have been put off, so that Finish need not ask about the others. It may
-// take a key for one of those, but never the other way round. nil knows nothing, and takes every key for one.
+// PutOff lists the keys whose deadlines were put off, so that Finish need not look for them. Between Begin and Forget it
+// may list others too, but misses none. It keeps them in a file without a name, and forgets all when there are too many
+// or the disk fails. nil lists nothing and forgets everything.
 type PutOff struct {
+	dir  string
 	seed maphash.Seed
-	bits atomic.Pointer[[putOffWords]atomic.Uint64] // nil: any key
+
+	mu   sync.Mutex
+	file *os.File // nil: any deadline may have been put off
+	out  *bufio.Writer
+	size int64 // of what was written to out
+	buf  []byte
+
+	// changed has a bit for keys whose deadline may be another than the one that was listed, by their hash.
+	changed *[changedWords]uint64
 }
 
-const putOffWords = 1 << 19 // 4 MiB, of which only what is touched costs memory
+const (
+	changedWords = 1 << 19 // 4 MiB, of which only what is touched costs memory
+	putOffMax    = 1 << 28 // bytes of the file
+	putOffBuffer = 32 << 10
+	unknown      = -1 // in place of a deadline
+)
 
-// NewPutOff knows nothing until Begin.
-func NewPutOff() *PutOff { return &PutOff{seed: maphash.MakeSeed()} }
+// NewPutOff knows nothing until Begin. It will write to dir; with an empty dir it goes on knowing nothing.
+func NewPutOff(dir string) *PutOff { return &PutOff{dir: dir, seed: maphash.MakeSeed()} }
 
-// Begin says that no deadline was put off yet, and that Add will tell of all that are.
+// Begin says that no deadline was put off yet, and that Add and Change will tell of all that are.
 func (p *PutOff) Begin() {
-	if p != nil {
-		p.bits.Store(new([putOffWords]atomic.Uint64))
+	if p == nil {
+		return
 	}
+	p.Forget()
+	if p.dir == "" {
+		return
+	}
+	file, err := nameless(p.dir, "deadlines-*")
+	if err != nil {
+		return // Finish looks for them then
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.file, p.out, p.size, p.changed = file, bufio.NewWriterSize(file, putOffBuffer), 0, new([changedWords]uint64)
 }
 
 // Forget says that any deadline may have been put off.
 func (p *PutOff) Forget() {
-	if p != nil {
-		p.bits.Store(nil)
-	}
-}
-
-// Add says that the deadline of a key may have been put off.
-func (p *PutOff) Add(db int32, key []byte) {
 	if p == nil {
 		return
 	}
-	if bits := p.bits.Load(); bits != nil {
-		word, bit := place64(maphash.Bytes(p.seed, key), db)
-		bits[word].Or(bit)
-	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forget()
 }
 
-// has reports whether it may have been.
-func (p *PutOff) has(db int32, key string) bool {
+func (p *PutOff) forget() {
+	if p.file != nil {
+		_ = p.file.Close()
+	}
+	p.file, p.out, p.changed = nil, nil, nil
+}
+
+// Known reports whether all that were put off are listed.
+func (p *PutOff) Known() bool {
 	if p == nil {
-		return true
+		return false
 	}
-	bits := p.bits.Load()
-	if bits == nil {
-		return true
-	}
-	word, bit := place64(maphash.String(p.seed, key), db)
-	return bits[word].Load()&bit != 0
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.file != nil
 }
 
-func place64(hash uint64, db int32) (word, bit uint64) {
-	hash += uint64(db) * 0x9e3779b97f4a7c15
-	return hash >> 6 % putOffWords, 1 << (hash & 63)
+// Add says that a key has got a deadline that was put off, and which it is truly, in ms of unix time.
+func (p *PutOff) Add(db int32, key []byte, deadline int64) { p.list(db, key, max(deadline, 0)) }
+
+// Change says that a key may have got another deadline, that was put off.
+func (p *PutOff) Change(db int32, key []byte) { p.list(db, key, unknown) }
+
+func (p *PutOff) list(db int32, key []byte, deadline int64) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file == nil {
+		return
+	}
+	if deadline == unknown {
+		word, bit := p.place(db, key)
+		p.changed[word] |= bit
+	}
+	b := binary.AppendUvarint(p.buf[:0], uint64(db))
+	b = binary.AppendVarint(b, deadline)
+	b = binary.AppendUvarint(b, uint64(len(key)))
+	p.buf = append(b, key...)
+	p.size += int64(len(p.buf))
+	if _, err := p.out.Write(p.buf); err != nil || p.size > putOffMax {
+		p.forget()
+	}
+}
+
+func (p *PutOff) place(db int32, key []byte) (word, bit uint64) {
+	hash := maphash.Bytes(p.seed, key) + uint64(db)*0x9e3779b97f4a7c15
+	return hash >> 6 % changedWords, 1 << (hash & 63)
+}
+
+var errNotListed = errors.New("it is not known which deadlines were put off")
+
+// each calls fn for every listed key, for some more than once. deadline is its true one, or unknown. fn must not keep
+// key, nor add to the list.
+func (p *PutOff) each(fn func(db int32, key []byte, deadline int64) error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file == nil {
+		return errNotListed
+	}
+	err := p.out.Flush()
+	in := bufio.NewReaderSize(io.NewSectionReader(p.file, 0, p.size), putOffBuffer)
+	for err == nil {
+		var db, size uint64
+		var deadline int64
+		if db, err = binary.ReadUvarint(in); err == io.EOF { //nolint:errorlint // the end between two of them
+			return nil
+		}
+		if err == nil {
+			deadline, err = binary.ReadVarint(in)
+		}
+		if err == nil {
+			size, err = binary.ReadUvarint(in)
+		}
+		if err != nil {
+			break
+		}
+		if uint64(cap(p.buf)) < size {
+			p.buf = make([]byte, size)
+		}
+		key := p.buf[:size]
+		if _, err = io.ReadFull(in, key); err != nil {
+			break
+		}
+		if word, bit := p.place(int32(db), key); p.changed[word]&bit != 0 {
+			deadline = unknown
+		}
+		if err := fn(int32(db), key, deadline); err != nil {
+			return err
+		}
+	}
+	p.forget()
+	return fmt.Errorf("reading what was put off: %w", err)
+}
+
+// nameless opens a file in dir for this user only (mode 0600), and takes its name away: none is left however the
+// program ends.
+func nameless(dir, pattern string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, pattern)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }

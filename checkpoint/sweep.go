@@ -25,9 +25,8 @@ type sweep struct {
 
 	// begin makes what looks at the keys of one node. Nodes are swept at once.
 	begin func(ctx context.Context, c *conn, about topology.Node) (visitor, error)
-	same  bool                            // nodes must be the processes that Load has read
-	pick  func(db int32, key string) bool // chooses the keys to look at; nil: all
-	tick  func(seen, changed int64)       // may be nil; is called by one goroutine at a time
+	same  bool                      // nodes must be the processes that Load has read
+	tick  func(seen, changed int64) // may be nil; is called by one goroutine at a time
 
 	mu            sync.Mutex // guards the following and tick
 	seen, changed int64
@@ -105,7 +104,7 @@ func (w *sweep) database(ctx context.Context, c *conn, db int32, v visitor) erro
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(pages)
-		return w.scan(ctx, c, db, pages)
+		return w.scan(ctx, c, pages)
 	})
 	for range lookers {
 		group.Go(func() error {
@@ -123,7 +122,7 @@ func (w *sweep) database(ctx context.Context, c *conn, db int32, v visitor) erro
 }
 
 // scan finds the keys to look at: none of keyhaul's own.
-func (w *sweep) scan(ctx context.Context, c *conn, db int32, pages chan<- []string) error {
+func (w *sweep) scan(ctx context.Context, c *conn, pages chan<- []string) error {
 	for cursor := "0"; ; {
 		r, err := c.do(ctx, "SCAN", cursor, "COUNT", scanCount)
 		if err != nil {
@@ -134,7 +133,7 @@ func (w *sweep) scan(ctx context.Context, c *conn, db int32, pages chan<- []stri
 		}
 		page := make([]string, 0, len(r.Array[1].Array))
 		for _, key := range r.Array[1].Array {
-			if !strings.HasPrefix(key.Text, Prefix) && (w.pick == nil || w.pick(db, key.Text)) {
+			if !strings.HasPrefix(key.Text, Prefix) {
 				page = append(page, key.Text)
 			}
 		}

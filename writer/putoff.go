@@ -13,7 +13,7 @@ func putOff(b *haul.Batch, p *checkpoint.PutOff) {
 		switch e.Kind {
 		case haul.KindKey:
 			if k := b.KeyOf(e); k.Has&haul.HasExpire != 0 {
-				p.Add(e.DB, k.Name)
+				p.Add(e.DB, k.Name, k.ExpireAt)
 			}
 		case haul.KindCommand, haul.KindTransaction:
 			cmds := b.CommandsOf(e)
@@ -41,6 +41,6 @@ func putOffBy(b *haul.Batch, c *haul.Command, big bool, p *checkpoint.PutOff) {
 		return
 	}
 	for _, k := range keys {
-		p.Add(c.DB, b.Arg(c, k))
+		p.Change(c.DB, b.Arg(c, k))
 	}
 }

@@ -37,7 +37,9 @@ func (l *ledger) Begin(ctx context.Context, start haul.Position, clean reader.Cl
 	if err := l.store.Save(ctx, r); err != nil {
 		return err
 	}
-	l.putOff.Begin()
+	if r.Grace > 0 {
+		l.putOff.Begin()
+	}
 	l.close()
 	switch clean {
 	case reader.CleanFlush:

@@ -66,7 +66,7 @@ type app struct {
 }
 
 func newApp(cfg config) *app {
-	a := &app{cfg: cfg, waits: &haul.Waits{}, putOff: checkpoint.NewPutOff(), terminal: term.IsTerminal(int(os.Stderr.Fd()))}
+	a := &app{cfg: cfg, waits: &haul.Waits{}, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
 	a.source, a.target = topology.NewDialer(cfg.Source), topology.NewDialer(cfg.Target)
 	a.source.ClientName, a.target.ClientName = "keyhaul:"+cfg.Name, "keyhaul:"+cfg.Name
 	a.monitor = newMonitor(cfg, a.waits)
@@ -88,6 +88,7 @@ func (a *app) sync(ctx context.Context) (err error) {
 		return err
 	}
 	defer a.state.close()
+	a.putOff = checkpoint.NewPutOff(a.state.path)
 	a.state.forgetHTTPAddr() // of a process that was killed
 	defer a.state.forgetHTTPAddr()
 	server, err := a.serveHTTP(ctx)
@@ -316,7 +317,11 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 	if !st.Found {
 		st.Record.Began = began(cfg, e.keys)
 	}
-	l := &ledger{store: a.store, lease: a.lease, dir: a.state.path, putOff: a.putOff, log: a.log, first: st.Record}
+	var putOff *checkpoint.PutOff
+	if cfg.OneShot() { // a daemon's finish is another process
+		putOff = a.putOff
+	}
+	l := &ledger{store: a.store, lease: a.lease, dir: a.state.path, putOff: putOff, log: a.log, first: st.Record}
 	if err := a.expiry(ctx, e, st, l); err != nil {
 		return nil, nil, err
 	}
@@ -362,7 +367,7 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 			Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
 			ErrorsLog: a.state.file("errors.log"), SnapshotLanes: lanes,
 			Exact: cfg.Delivery == exactlyOnce, Store: a.store, Lease: a.lease, Applied: applied, RunIDs: runIDs, ReplayUntil: replayUntil,
-			Grace: time.Duration(l.first.Grace) * time.Millisecond, PutOff: a.putOff, ImportSource: l.first.Import,
+			Grace: time.Duration(l.first.Grace) * time.Millisecond, PutOff: putOff, ImportSource: l.first.Import,
 			ReplyTimeout: cfg.ReplyTimeout, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
 			Waits: a.waits, Log: a.log,
 		}),
