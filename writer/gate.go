@@ -1,6 +1,8 @@
 package writer
 
 import (
+	"time"
+
 	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
@@ -18,6 +20,7 @@ type slotState struct {
 	last   uint64 // number of the lane's op that holds the newest entry sent
 	fenced bool   // that op is a transaction
 	listed bool   // it is in the gate's list
+	since  int64  // when the oldest entry that waits came, or the last transaction went; unix ms
 	queue  []item // entries that wait, oldest first
 }
 
@@ -46,6 +49,13 @@ type gate struct {
 const (
 	unsent    = ^uint64(0) // the number of an op that is about to be encoded
 	txEntries = 256        // of one slot's transaction
+
+	// While so many ops are in flight that the target has enough to do, slots gather entries, because each transaction
+	// costs three commands more. windowOps is some ms of a server's work; ripeMs is less than a full buffer takes to
+	// pass, so that nothing is held up where replies take long.
+	windowOps = 4096
+	ripe      = 16  // entries
+	ripeMs    = 100 // since
 )
 
 // empty reports whether no entry waits. The lane must be locked.
@@ -75,10 +85,10 @@ func (l *lane) throughGate(o *outbox, t turn, current *int) (sent bool, err erro
 	if len(l.gate.waiting) == 0 {
 		return false, nil
 	}
-	kept := l.gate.waiting[:0]
+	kept, now := l.gate.waiting[:0], time.Now().UnixMilli()
 	for i, s := range l.gate.waiting {
 		st := &l.d.slots[s]
-		if st.last > t.settled {
+		if st.last > t.settled || l.sent+uint64(len(o.ops))-t.settled > windowOps && !st.ripe(now) {
 			kept = append(kept, s)
 			continue
 		}
@@ -88,6 +98,7 @@ func (l *lane) throughGate(o *outbox, t turn, current *int) (sent bool, err erro
 			return false, err
 		}
 		if len(st.queue) > 0 {
+			st.since = now
 			kept = append(kept, s)
 		} else {
 			st.listed = false
@@ -100,9 +111,12 @@ func (l *lane) throughGate(o *outbox, t turn, current *int) (sent bool, err erro
 	return sent || l.settled.Load() != t.settled, nil // else the reading goroutine wakes this one
 }
 
+// ripe reports whether what waits in a slot goes even if more may come soon.
+func (st *slotState) ripe(now int64) bool { return len(st.queue) >= ripe || now-st.since >= ripeMs }
+
 // admit moves entries that have to wait to the queues of their slots; the others stay taken.
 func (l *lane) admit(items []item, settled uint64) {
-	kept := items[:0]
+	kept, now := items[:0], time.Now().UnixMilli()
 	for _, it := range items {
 		st := &l.d.slots[it.slot]
 		if len(st.queue) == 0 && (!st.fenced || st.last <= settled) && it.safe() {
@@ -110,9 +124,12 @@ func (l *lane) admit(items []item, settled uint64) {
 			kept = append(kept, it)
 			continue
 		}
+		if st.queue == nil {
+			st.queue = make([]item, 0, ripe/2)
+		}
 		st.queue = append(st.queue, it)
 		if !st.listed {
-			st.listed = true
+			st.listed, st.since = true, now
 			l.gate.waiting = append(l.gate.waiting, it.slot)
 		}
 	}
