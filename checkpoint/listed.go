@@ -107,12 +107,12 @@ func (l *layout) deal(ctx context.Context, p *PutOff, pages []chan page) error {
 }
 
 // pages moves the deadlines of one node's keys.
-func (by shift) pages(ctx context.Context, c *conn, pages <-chan page, count func(n, moved int64)) error {
+func (s shift) pages(ctx context.Context, c *conn, pages <-chan page, count func(n, moved int64)) error {
 	about, err := topology.Inspect(ctx, c.Conn)
 	if err != nil {
 		return err
 	}
-	v, err := by.on(ctx, c, about, nil)
+	v, err := s.on(ctx, c, about, nil)
 	if err != nil {
 		return err
 	}
