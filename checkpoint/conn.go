@@ -20,6 +20,7 @@ var errAborted = errors.New("EXEC: a watched key was changed")
 type conn struct {
 	*resp.Conn
 	addr string
+	id   int64 // the server's number of a guarded connection; 0 if unknown
 }
 
 // batch is commands that are sent at once.
@@ -156,7 +157,16 @@ func (s *Store) dial(ctx context.Context, addr string, guarded bool) (*conn, err
 			return nil, err
 		}
 	}
-	if l := s.lease.Load(); guarded && l != nil {
+	if !guarded {
+		return c, nil
+	}
+	r, err := c.do(ctx, "CLIENT", "ID")
+	if err != nil && !refused(err) {
+		_ = c.Close()
+		return nil, err
+	}
+	c.id = r.Int
+	if l := s.lease.Load(); l != nil {
 		if err := l.Check(ctx); err != nil {
 			_ = c.Close()
 			return nil, err
@@ -183,7 +193,7 @@ func (s *Store) fresh(ctx context.Context, addr string, guarded bool, fn func(c 
 		return err
 	}
 	err = fn(c)
-	_ = c.Close()
+	s.giveUp(c, err)
 	return err
 }
 
@@ -201,7 +211,7 @@ func (s *Store) kept(ctx context.Context, addr string, fn func(c *conn) error) e
 		}
 	}
 	if err := fn(c); err != nil {
-		_ = c.Close()
+		s.giveUp(c, err)
 		return err
 	}
 	_ = c.SetDeadline(time.Time{})

@@ -17,9 +17,9 @@ import (
 // and that none is there which it has still to put there: so both steps see which keys they have done.
 const (
 	year      = 31_556_952_000
-	late      = 8030 * year   // the year 10000: what expires later is left alone
-	far       = 50_000 * year // added by the first step, subtracted by the second
-	farLowest = far - late    // grace is less than late
+	late      = 8030 * year    // the year 10000: what expires later is left alone
+	far       = 100_000 * year // added by the first step, subtracted by the second; later than ms taken for seconds
+	farLowest = far - late     // grace is less than late
 )
 
 // Finish sets true deadlines where the record says that they were put off, and notes in the record that it did. A
@@ -30,17 +30,18 @@ const (
 // putOff may list the keys to change, and may be nil. Nothing else may set deadlines on the target meanwhile.
 func (s *Store) Finish(ctx context.Context, putOff *PutOff, tick func(seen, changed int64)) error {
 	r := s.Record()
-	if r.Grace > 0 {
-		if r.Finishing != finishingLower {
-			begun := r.Finishing != ""
-			r.Finishing = finishingRaise
-			if err := s.step(ctx, r, putOff, !begun, raise(r.Grace), tick); err != nil {
-				return err
-			}
-			r.Finishing = finishingLower
-		} else {
-			putOff.Forget()
+	begun := r.Finishing != ""
+	if begun { // who lists what it finds may have been broken off
+		putOff.Forget()
+	}
+	if r.Grace > 0 && r.Finishing != finishingLower {
+		r.Finishing = finishingRaise
+		if err := s.step(ctx, r, putOff, !begun, raise(r.Grace), tick); err != nil {
+			return err
 		}
+	}
+	if r.Grace > 0 {
+		r.Finishing = finishingLower
 		if err := s.step(ctx, r, putOff, false, lower, tick); err != nil {
 			return err
 		}
@@ -71,6 +72,7 @@ func (s *Store) step(ctx context.Context, r Record, putOff *PutOff, first bool, 
 	} else if first {
 		putOff.Begin()
 	}
+	s.cfg.Log.Info().Str("step", r.Finishing).Msg("looking through all keys of the target for deadlines to set")
 	w := &sweep{
 		store: s, what: settingDeadlines, tick: tick,
 		begin: func(ctx context.Context, c *conn, about topology.Node) (visitor, error) {
@@ -84,8 +86,8 @@ const settingDeadlines = "set true deadlines"
 
 // shift moves deadlines.
 type shift struct {
-	late int64                              // what is to be moved is later than the true deadline by this
-	to   func(deadline int64) (int64, bool) // the new one for an old one, or false to leave it alone
+	offset int64                              // what is to be moved is later than the true deadline by this
+	to     func(deadline int64) (int64, bool) // the new one for an old one, or false to leave it alone
 }
 
 func raise(grace int64) shift {
@@ -139,7 +141,7 @@ func (s shifter) decide(db int32, key string, replies []resp.Reply) ([]string, e
 	if !ok {
 		return nil, nil
 	}
-	s.list.Add(db, []byte(key), deadline-s.late)
+	s.list.Add(db, []byte(key), deadline-s.offset)
 	return s.expireAt(key, to), nil
 }
 

@@ -406,3 +406,24 @@ func TestImportModeIsUnknownOrForbidden(t *testing.T) {
 		})
 	}
 }
+
+// A key that changes all the time is listed once.
+func TestListIsNotLongerThanNeedBe(t *testing.T) {
+	p := NewPutOff(t.TempDir())
+	p.Begin()
+	for range 1000 {
+		p.Change(3, []byte("session"))
+		p.Change(4, []byte("session"))
+	}
+	p.Add(3, []byte("session"), hour)
+	n := 0
+	must(t, p.each(func(_ int32, key []byte, deadline int64) error {
+		if n++; string(key) != "session" || deadline != unknown {
+			t.Errorf("%q with deadline %d", key, deadline)
+		}
+		return nil
+	}))
+	if n != 3 {
+		t.Errorf("%d keys are listed", n)
+	}
+}

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
 
@@ -38,26 +39,33 @@ func (s *Store) shiftListed(ctx context.Context, p *PutOff, by shift, tick func(
 			tick(seen, changed)
 		}
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, groupCtx := errgroup.WithContext(ctx)
 	pages := make([]chan page, len(l.nodes))
 	for i, n := range l.nodes {
 		pages[i] = make(chan page, lookers)
 		for range lookers {
 			group.Go(func() error {
-				return s.fresh(ctx, n.addr, true, func(c *conn) error {
-					return c.fail(settingDeadlines, by.pages(ctx, c, pages[i], count))
+				return s.fresh(groupCtx, n.addr, true, func(c *conn) error {
+					return c.fail(settingDeadlines, by.serve(groupCtx, c, pages[i], count))
 				})
 			})
 		}
 	}
 	group.Go(func() error {
-		err := l.deal(ctx, p, pages)
+		err := l.deal(groupCtx, p, pages)
 		for _, c := range pages {
 			close(c)
 		}
 		return err
 	})
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	now, err := s.look(ctx, true)
+	if err == nil && !l.same(now) {
+		err = errors.New("slots have moved, or a node failed over")
+	}
+	return err
 }
 
 // deal gives the listed keys to their nodes.
@@ -106,8 +114,8 @@ func (l *layout) deal(ctx context.Context, p *PutOff, pages []chan page) error {
 	return err
 }
 
-// pages moves the deadlines of one node's keys.
-func (s shift) pages(ctx context.Context, c *conn, pages <-chan page, count func(n, moved int64)) error {
+// serve moves the deadlines of one node's keys.
+func (s shift) serve(ctx context.Context, c *conn, pages <-chan page, count func(n, moved int64)) error {
 	about, err := topology.Inspect(ctx, c.Conn)
 	if err != nil {
 		return err
@@ -124,7 +132,7 @@ func (s shift) pages(ctx context.Context, c *conn, pages <-chan page, count func
 			}
 			db = pg.db
 		}
-		moved, err := v.page(ctx, c, pg)
+		moved, err := v.move(ctx, c, pg)
 		if err != nil {
 			return err
 		}
@@ -133,9 +141,9 @@ func (s shift) pages(ctx context.Context, c *conn, pages <-chan page, count func
 	return nil
 }
 
-// page moves the deadlines of a page, and returns how many. Those that are not known are asked for; so are all where a
+// move moves the deadlines of a page, and returns how many. Those that are not known are asked for; so are all where a
 // key whose deadline was taken away since could get it back.
-func (s shifter) page(ctx context.Context, c *conn, pg page) (int64, error) {
+func (s shifter) move(ctx context.Context, c *conn, pg page) (int64, error) {
 	var questions, changes batch
 	var asked []string
 	for i, key := range pg.keys {
@@ -143,7 +151,7 @@ func (s shifter) page(ctx context.Context, c *conn, pg page) (int64, error) {
 		if deadline == unknown || !s.flags {
 			s.ask(&questions, key)
 			asked = append(asked, key)
-		} else if to, ok := s.to(deadline + s.late); ok {
+		} else if to, ok := s.to(deadline + s.offset); ok {
 			changes.add(s.expireAt(key, to)...)
 		}
 	}

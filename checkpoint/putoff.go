@@ -11,9 +11,9 @@ import (
 	"sync"
 )
 
-// PutOff lists the keys whose deadlines were put off, so that Finish need not look for them. Between Begin and Forget it
-// may list others too, but misses none. It keeps them in a file without a name, and forgets all when there are too many
-// or the disk fails. nil lists nothing and forgets everything.
+// PutOff lists the keys whose deadlines were put off, so that Finish need not look for them. It may list others too, but
+// from Begin to Forget all are told to it. It keeps them in a file without a name, and forgets all when there are too
+// many or the disk fails. nil lists nothing and forgets everything.
 type PutOff struct {
 	dir  string
 	seed maphash.Seed
@@ -26,10 +26,12 @@ type PutOff struct {
 
 	// changed has a bit for keys whose deadline may be another than the one that was listed, by their hash.
 	changed *[changedWords]uint64
+	lately  *[latelySize]uint64 // hashes of keys that are listed as changed, so that a busy one is listed but once
 }
 
 const (
 	changedWords = 1 << 19 // 4 MiB, of which only what is touched costs memory
+	latelySize   = 1 << 16
 	putOffMax    = 1 << 28 // bytes of the file
 	putOffBuffer = 32 << 10
 	unknown      = -1 // in place of a deadline
@@ -54,6 +56,7 @@ func (p *PutOff) Begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.file, p.out, p.size, p.changed = file, bufio.NewWriterSize(file, putOffBuffer), 0, new([changedWords]uint64)
+	p.lately = new([latelySize]uint64)
 }
 
 // Forget says that any deadline may have been put off.
@@ -70,7 +73,7 @@ func (p *PutOff) forget() {
 	if p.file != nil {
 		_ = p.file.Close()
 	}
-	p.file, p.out, p.changed = nil, nil, nil
+	p.file, p.out, p.changed, p.lately = nil, nil, nil, nil
 }
 
 // Known reports whether all that were put off are listed.
@@ -99,8 +102,13 @@ func (p *PutOff) list(db int32, key []byte, deadline int64) {
 		return
 	}
 	if deadline == unknown {
-		word, bit := p.place(db, key)
-		p.changed[word] |= bit
+		hash := p.hash(db, key)
+		p.changed[hash>>6%changedWords] |= 1 << (hash & 63)
+		last := &p.lately[hash%latelySize]
+		if *last == hash {
+			return
+		}
+		*last = hash
 	}
 	b := binary.AppendUvarint(p.buf[:0], uint64(db))
 	b = binary.AppendVarint(b, deadline)
@@ -112,9 +120,8 @@ func (p *PutOff) list(db int32, key []byte, deadline int64) {
 	}
 }
 
-func (p *PutOff) place(db int32, key []byte) (word, bit uint64) {
-	hash := maphash.Bytes(p.seed, key) + uint64(db)*0x9e3779b97f4a7c15
-	return hash >> 6 % changedWords, 1 << (hash & 63)
+func (p *PutOff) hash(db int32, key []byte) uint64 {
+	return maphash.Bytes(p.seed, key) + uint64(db)*0x9e3779b97f4a7c15
 }
 
 var errNotListed = errors.New("it is not known which deadlines were put off")
@@ -151,7 +158,7 @@ func (p *PutOff) each(fn func(db int32, key []byte, deadline int64) error) error
 		if _, err = io.ReadFull(in, key); err != nil {
 			break
 		}
-		if word, bit := p.place(int32(db), key); p.changed[word]&bit != 0 {
+		if hash := p.hash(int32(db), key); p.changed[hash>>6%changedWords]&(1<<(hash&63)) != 0 {
 			deadline = unknown
 		}
 		if err := fn(int32(db), key, deadline); err != nil {

@@ -41,6 +41,7 @@ type Store struct {
 	marked map[uint16]struct{} // slots that have a mark, on a cluster
 	runIDs map[string]bool     // of the processes that Load has read; empty before
 	idle   map[string]*conn    // by address
+	ghosts []ghost
 	closed bool
 }
 
@@ -115,11 +116,15 @@ func (s *Store) send(ctx context.Context, what string, b *batch) error {
 }
 
 // retry calls fn with the layout until it succeeds, ctx ends, or an error comes that no later try can mend. fn may have
-// been carried out in part, or wholly, when it is called again.
+// been carried out in part, or wholly, when it is called again; but nothing that an earlier try has sent is carried out
+// behind that.
 func (s *Store) retry(ctx context.Context, what string, fn func(ctx context.Context, l *layout) error) error {
 	backoff := keepalive.Backoff{}
 	for again := false; ; again = true {
 		l, err := s.look(ctx, again)
+		if err == nil {
+			err = s.layGhosts(ctx, l)
+		}
 		if err == nil {
 			err = fn(ctx, l)
 		}

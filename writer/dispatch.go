@@ -46,6 +46,7 @@ type dispatcher struct {
 	idle    chan struct{} // a lane has nothing in flight
 	dead    chan error    // an error that ends the run
 	backoff keepalive.Backoff
+	began   time.Time
 	worked  int64     // entries acknowledged at the last recovery
 	mended  time.Time // when it was over
 	group   *errgroup.Group
@@ -85,6 +86,7 @@ func newDispatcher(cfg Config) *dispatcher {
 			function: command.Lookup([]byte("FUNCTION")),
 			grace:    cfg.Grace.Milliseconds(),
 		},
+		began:   time.Now(),
 		trouble: make(chan struct{}, 1),
 		idle:    make(chan struct{}, 1),
 		dead:    make(chan error, 1),
@@ -194,7 +196,7 @@ func (d *dispatcher) phase(b *haul.Batch) {
 // accept filters a batch and gives it to lanes.
 func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 	d.phase(b)
-	if d.cfg.Grace > 0 {
+	if d.cfg.Grace > 0 && d.cfg.PutOff.Known() {
 		putOff(b, d.cfg.PutOff)
 	}
 	d.takeApart(b)

@@ -17,11 +17,11 @@ import (
 // slotState is what the lane that has a slot knows of it. It belongs to the lane's writing goroutine, and to the
 // dispatcher while the lane is quiet.
 type slotState struct {
-	last   uint64 // number of the lane's op that holds the newest entry sent
-	fenced bool   // that op is a transaction
-	listed bool   // it is in the gate's list
-	since  int64  // when the oldest entry that waits came, or the last transaction went; unix ms
-	queue  []item // entries that wait, oldest first
+	last   uint64        // number of the lane's op that holds the newest entry sent
+	fenced bool          // that op is a transaction
+	listed bool          // it is in the gate's list
+	since  time.Duration // when the oldest entry that waits came, or the last transaction went; since the run began
+	queue  []item        // entries that wait, oldest first
 }
 
 // sent takes the first n entries off the queue.
@@ -51,11 +51,11 @@ const (
 	txEntries = 256        // of one slot's transaction
 
 	// While so many ops are in flight that the target has enough to do, slots gather entries, because each transaction
-	// costs three commands more. windowOps is some ms of a server's work; ripeMs is less than a full buffer takes to
+	// costs three commands more. windowOps is some ms of a server's work; ripeAfter is less than a full buffer takes to
 	// pass, so that nothing is held up where replies take long.
-	windowOps = 4096
-	ripe      = 16  // entries
-	ripeMs    = 100 // since
+	windowOps   = 4096
+	ripeEntries = 16
+	ripeAfter   = 100 * time.Millisecond
 )
 
 // empty reports whether no entry waits. The lane must be locked.
@@ -85,7 +85,7 @@ func (l *lane) throughGate(o *outbox, t turn, current *int) (sent bool, err erro
 	if len(l.gate.waiting) == 0 {
 		return false, nil
 	}
-	kept, now := l.gate.waiting[:0], time.Now().UnixMilli()
+	kept, now := l.gate.waiting[:0], time.Since(l.d.began)
 	for i, s := range l.gate.waiting {
 		st := &l.d.slots[s]
 		if st.last > t.settled || l.sent+uint64(len(o.ops))-t.settled > windowOps && !st.ripe(now) {
@@ -112,11 +112,13 @@ func (l *lane) throughGate(o *outbox, t turn, current *int) (sent bool, err erro
 }
 
 // ripe reports whether what waits in a slot goes even if more may come soon.
-func (st *slotState) ripe(now int64) bool { return len(st.queue) >= ripe || now-st.since >= ripeMs }
+func (st *slotState) ripe(now time.Duration) bool {
+	return len(st.queue) >= ripeEntries || now-st.since >= ripeAfter
+}
 
 // admit moves entries that have to wait to the queues of their slots; the others stay taken.
 func (l *lane) admit(items []item, settled uint64) {
-	kept, now := items[:0], time.Now().UnixMilli()
+	kept, now := items[:0], time.Since(l.d.began)
 	for _, it := range items {
 		st := &l.d.slots[it.slot]
 		if len(st.queue) == 0 && (!st.fenced || st.last <= settled) && it.safe() {
@@ -125,7 +127,7 @@ func (l *lane) admit(items []item, settled uint64) {
 			continue
 		}
 		if st.queue == nil {
-			st.queue = make([]item, 0, ripe/2)
+			st.queue = make([]item, 0, ripeEntries/2)
 		}
 		st.queue = append(st.queue, it)
 		if !st.listed {

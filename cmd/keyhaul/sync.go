@@ -318,7 +318,7 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 		st.Record.Began = began(cfg, e.keys)
 	}
 	var putOff *checkpoint.PutOff
-	if cfg.OneShot() { // a daemon's finish is another process
+	if cfg.Until == untilCaughtUp { // otherwise the finish is another process
 		putOff = a.putOff
 	}
 	l := &ledger{store: a.store, lease: a.lease, dir: a.state.path, putOff: putOff, log: a.log, first: st.Record}
@@ -379,14 +379,15 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 // expiry decides how deadlines are held back. A haul keeps to what it began with, since its finish must know.
 func (a *app) expiry(ctx context.Context, e *ends, st *checkpoint.State, l *ledger) error {
 	if st.Lost != nil {
-		l.first.Grace, l.first.Import, l.first.Finished = 0, false, 0
+		l.first.Grace, l.first.Import, l.first.Finished, l.first.Finishing = 0, false, 0, ""
 	}
 	found := st.Found && st.Lost == nil
+	holdBack := !found && a.cfg.ExpiryMode == expirySource
 	switch {
 	case found && st.Record.Finished > 0:
 		a.log.Warn().Time("since", time.Unix(st.Record.Finished, 0).UTC()).
 			Msg("the target has true deadlines since this haul was finished: a key that has expired there since, and that the source has renewed, may be missing")
-	case found && st.Record.Import, !found && a.cfg.ExpiryMode == expirySource && e.target.Product == "valkey" && e.target.AtLeast(8, 1):
+	case found && st.Record.Import, holdBack && e.target.Product == "valkey" && e.target.AtLeast(8, 1):
 		ok, err := a.store.ImportMode(ctx, true)
 		if err != nil {
 			return err
@@ -398,14 +399,14 @@ func (a *app) expiry(ctx context.Context, e *ends, st *checkpoint.State, l *ledg
 			}
 			return nil
 		}
-		a.log.Info().Msg("the target may not be put into import mode: deadlines are held back by expiry.grace instead")
-		fallthrough
-	case !found && a.cfg.ExpiryMode == expirySource && !ownTarget(l.first.Began):
+		a.log.Info().Msg("the target may not be put into import mode")
+	}
+	switch {
+	case !holdBack:
+	case !ownTarget(l.first.Began):
 		a.log.Warn().Msg("the target holds keys that are not this haul's, whose deadlines cannot be told from put-off ones: so all deadlines are true at once, and the target's clock decides")
-	case !found && a.cfg.ExpiryMode == expirySource:
-		if l.first.Grace == 0 {
-			l.first.Grace = a.cfg.ExpiryGrace.Milliseconds()
-		}
+	case l.first.Grace == 0:
+		l.first.Grace = a.cfg.ExpiryGrace.Milliseconds()
 	}
 	return nil
 }

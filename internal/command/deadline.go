@@ -127,7 +127,7 @@ func (s *Spec) DeadlineReach() Reach {
 		return ReachNone // of the containers none has a subcommand that does
 	}
 	switch s.Name {
-	case "EVAL", "EVALSHA", "FCALL":
+	case "EVAL", "EVALSHA", "FCALL", "COPY": // which may name another database
 		return ReachAny
 	}
 	return ReachKeys

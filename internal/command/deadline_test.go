@@ -155,7 +155,7 @@ func TestDeadlineReach(t *testing.T) {
 	for name, want := range map[string]Reach{
 		"SET": ReachKeys, "SETEX": ReachKeys, "GETEX": ReachKeys, "MSETEX": ReachKeys, "RESTORE": ReachKeys, "RESTORE-ASKING": ReachKeys,
 		"EXPIRE": ReachKeys, "PEXPIRE": ReachKeys, "EXPIREAT": ReachKeys, "PEXPIREAT": ReachKeys,
-		"RENAME": ReachKeys, "RENAMENX": ReachKeys, "COPY": ReachKeys, "SORT": ReachKeys, "LMOVE": ReachKeys,
+		"RENAME": ReachKeys, "RENAMENX": ReachKeys, "COPY": ReachAny, "SORT": ReachKeys, "LMOVE": ReachKeys,
 		"MOVE": ReachAny, "SWAPDB": ReachAny, "EVAL": ReachAny, "EVALSHA": ReachAny, "FCALL": ReachAny, "": ReachAny,
 		"INCR": ReachNone, "HSET": ReachNone, "HPEXPIREAT": ReachNone, "DEL": ReachNone, "MSET": ReachNone, "PERSIST": ReachNone,
 		"XGROUP": ReachNone, "XGROUP CREATE": ReachNone, "FUNCTION": ReachNone, "FLUSHALL": ReachNone, "PUBLISH": ReachNone, "FUNCTION LOAD": ReachNone, "SCRIPT LOAD": ReachNone,

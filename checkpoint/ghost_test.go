@@ -1,0 +1,51 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/keyhaul/keyhaul/internal/redistest"
+)
+
+// What a lost connection has sent is carried out before the next try begins, or never.
+func TestGhostsAreLaid(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	proxy := redistest.NewProxy(t, server.Addr)
+	s := newStore(t, redistest.Addr(proxy.Addr()), false, "w1")
+	must(t, s.Save(testContext(t), streaming))
+	const delay = 400 * time.Millisecond
+	tries, errLost := 0, errors.New("lost")
+	err := s.retry(testContext(t), "try", func(ctx context.Context, l *layout) error {
+		tries++
+		value := "old"
+		if tries > 1 {
+			value = "new"
+		}
+		return s.fresh(ctx, l.owner().addr, true, func(c *conn) error {
+			if tries > 1 {
+				_, err := c.do(ctx, "SET", "key", value)
+				return err
+			}
+			proxy.Orphan(delay)
+			var b batch
+			b.add("SET", "key", value)
+			if _, err := c.Write(b.out); err != nil {
+				return err
+			}
+			time.Sleep(delay / 2)
+			return errLost
+		})
+	})
+	if err != nil || tries != 2 {
+		t.Fatalf("%d tries, %v", tries, err)
+	}
+	time.Sleep(3 * delay)
+	if got := server.MustDo("GET", "key").Text; got != "new" {
+		t.Errorf("the key is %q: a closed connection's command was carried out behind the next try", got)
+	}
+	if len(s.ghosts) != 0 {
+		t.Errorf("%d ghosts are left", len(s.ghosts))
+	}
+}
