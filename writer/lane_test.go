@@ -235,9 +235,9 @@ func TestSlowBigEntry(t *testing.T) {
 	t.Parallel()
 	dst := rt.Start(t, rt.Options{})
 	proxy := rt.NewProxy(t, dst.Addr)
-	r := newRig(t, proxy.Addr(), func(c *Config) { c.ReplyTimeout = time.Second })
+	r := newRig(t, proxy.Addr(), func(c *Config) { c.ReplyTimeout = 3 * time.Second })
 	value := randomText(24 << 20)
-	proxy.Limit(8 << 20) // three seconds
+	proxy.Limit(4 << 20) // six seconds
 	b := r.batch(false)
 	from, off, size, spans := bigCommand("SET", "k", value)
 	b.big(from, off, size, spans, "SET")
