@@ -227,7 +227,8 @@ func TestFailovers(t *testing.T) {
 			return nil
 		})
 		victim := c.NodeFor(rt.Slot("{quiet}"))
-		victim.Freeze() // so that it dies with entries unanswered
+		victim.Freeze()                    // so that it dies with entries unanswered
+		time.Sleep(100 * time.Millisecond) // until what it has answered is read
 		rt.Eventually(t, limit, func() error {
 			for _, l := range r.w.Status().Lanes {
 				if l.Address == victim.Addr && l.Entries > 0 {
