@@ -2,7 +2,7 @@ package checkpoint
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -16,7 +16,7 @@ func TestGhostsAreLaid(t *testing.T) {
 	s := newStore(t, redistest.Addr(proxy.Addr()), false, "w1")
 	must(t, s.Save(testContext(t), streaming))
 	const delay = 400 * time.Millisecond
-	tries, errLost := 0, errors.New("lost")
+	tries := 0
 	err := s.retry(testContext(t), "try", func(ctx context.Context, l *layout) error {
 		tries++
 		value := "old"
@@ -31,21 +31,25 @@ func TestGhostsAreLaid(t *testing.T) {
 			proxy.Orphan(delay)
 			var b batch
 			b.add("SET", "key", value)
-			if _, err := c.Write(b.out); err != nil {
-				return err
-			}
-			time.Sleep(delay / 2)
-			return errLost
+			_, err := c.ask(ctx, &b) // until the proxy hangs up
+			return err
 		})
 	})
 	if err != nil || tries != 2 {
 		t.Fatalf("%d tries, %v", tries, err)
 	}
-	time.Sleep(3 * delay)
+	left := len(s.ghosts)
+	s.Close()
+	redistest.Eventually(t, limit, func() error { // what was held back is delivered by then, or was not wanted
+		if n := proxy.Connections(); n != 0 {
+			return fmt.Errorf("%d connections", n)
+		}
+		return nil
+	})
 	if got := server.MustDo("GET", "key").Text; got != "new" {
 		t.Errorf("the key is %q: a closed connection's command was carried out behind the next try", got)
 	}
-	if len(s.ghosts) != 0 {
-		t.Errorf("%d ghosts are left", len(s.ghosts))
+	if left != 0 {
+		t.Errorf("%d ghosts are left", left)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhaul/keyhaul/haul"
 	rt "github.com/keyhaul/keyhaul/internal/redistest"
 )
 
@@ -227,15 +228,21 @@ func TestFailovers(t *testing.T) {
 			return nil
 		})
 		victim := c.NodeFor(rt.Slot("{quiet}"))
-		victim.Freeze()                    // so that it dies with entries unanswered
-		time.Sleep(100 * time.Millisecond) // until what it has answered is read
-		rt.Eventually(t, limit, func() error {
-			for _, l := range r.w.Status().Lanes {
-				if l.Address == victim.Addr && l.Entries > 0 {
-					return nil
+		lane := func() (l haul.LaneStatus) {
+			for _, l = range r.w.Status().Lanes {
+				if l.Address == victim.Addr {
+					break
 				}
 			}
-			return fmt.Errorf("nothing is in flight: %+v", r.w.Status())
+			return l
+		}
+		victim.Freeze() // so that it dies with entries unanswered: what is written from now on
+		before := lane().Written
+		rt.Eventually(t, limit, func() error {
+			if l := lane(); l.Entries == 0 || l.Written == before {
+				return fmt.Errorf("nothing is in flight: %+v", l)
+			}
+			return nil
 		})
 		victim.Kill()
 		at := r.ch.Watermark.Progress().Entries

@@ -279,16 +279,6 @@ func (a *app) follow(ctx context.Context, e *ends) error {
 	}
 }
 
-// finish sets the true deadlines.
-func (a *app) finish(ctx context.Context) error {
-	r := a.store.Record()
-	if r.Grace == 0 && !r.Import {
-		return nil
-	}
-	a.log.Info().Msg("setting the true deadlines on the target")
-	return a.store.Finish(ctx, a.putOff, nil)
-}
-
 // listRefusals moves the journal of refused commands to errors.log.
 func (a *app) listRefusals(ctx context.Context, st *checkpoint.State) error {
 	for _, x := range st.Refusals {
@@ -374,39 +364,4 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 		Channel:       haul.NewChannel(cfg.Buffer.MaxBytes),
 		DrainDeadline: cfg.DrainDeadline,
 	}, l, nil
-}
-
-// expiry decides how deadlines are held back. A haul keeps to what it began with, since its finish must know.
-func (a *app) expiry(ctx context.Context, e *ends, st *checkpoint.State, l *ledger) error {
-	if st.Lost != nil {
-		l.first.Grace, l.first.Import, l.first.Finished, l.first.Finishing = 0, false, 0, ""
-	}
-	found := st.Found && st.Lost == nil
-	holdBack := !found && a.cfg.ExpiryMode == expirySource
-	switch {
-	case found && st.Record.Finished > 0:
-		a.log.Warn().Time("since", time.Unix(st.Record.Finished, 0).UTC()).
-			Msg("the target has true deadlines since this haul was finished: a key that has expired there since, and that the source has renewed, may be missing")
-	case found && st.Record.Import, holdBack && e.target.Product == "valkey" && e.target.AtLeast(8, 1):
-		ok, err := a.store.ImportMode(ctx, true)
-		if err != nil {
-			return err
-		}
-		if ok || found {
-			l.first.Import = true
-			if !ok { // what is there has true deadlines, and what comes must not have others
-				a.log.Warn().Msg("the target may not be put into import mode any more: keys may expire there by its own clock")
-			}
-			return nil
-		}
-		a.log.Info().Msg("the target may not be put into import mode")
-	}
-	switch {
-	case !holdBack:
-	case !ownTarget(l.first.Began):
-		a.log.Warn().Msg("the target holds keys that are not this haul's, whose deadlines cannot be told from put-off ones: so all deadlines are true at once, and the target's clock decides")
-	case l.first.Grace == 0:
-		l.first.Grace = a.cfg.ExpiryGrace.Milliseconds()
-	}
-	return nil
 }
