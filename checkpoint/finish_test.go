@@ -297,13 +297,13 @@ func TestFinishIsResumed(t *testing.T) {
 		r := streaming
 		r.Grace = hour
 		must(t, s.Save(testContext(t), r))
-		steps := map[string]bool{}
+		steps, list := map[string]bool{}, NewPutOff(t.TempDir())
 		for broken, stop := 0, after; ; broken++ {
 			worker := newStore(t, server.Endpoint(), false, fmt.Sprintf("w%d", broken))
 			steps[load(t, worker).Record.Finishing] = true
 			ctx, cancel := context.WithCancel(testContext(t))
 			ticks := int64(0)
-			err := worker.Finish(ctx, nil, func(int64, int64) {
+			err := worker.Finish(ctx, list, func(int64, int64) {
 				if ticks++; ticks >= stop {
 					cancel()
 				}
