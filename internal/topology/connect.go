@@ -59,6 +59,10 @@ type ConnectOptions struct {
 	Role   string   // "source" or "target", for messages
 	Addrs  []string // tried in turn; empty means those of the dialer's endpoint
 
+	// Find is asked before each round for the addresses to try, where they may change; nil means Addrs. Its error
+	// ends the round like one of a dial.
+	Find func(ctx context.Context) ([]string, error)
+
 	// Prepare makes a logged-in connection ready for its use; nil does nothing. Its error closes the connection and is
 	// retried like any other, unless it is Permanent. Its ctx ends when Connect returns.
 	Prepare func(ctx context.Context, c *resp.Conn) error
@@ -187,7 +191,7 @@ func Connect(ctx context.Context, opts ConnectOptions) (*resp.Conn, error) {
 	defer cancel(nil)
 	t := &trier{ConnectOptions: opts, started: time.Now(), clock: newClock(opts.Within, func() { cancel(errTimeUp) })}
 	defer t.clock.stop()
-	if len(opts.Addrs) == 0 {
+	if len(opts.Addrs) == 0 && opts.Find == nil {
 		return nil, &Permanent{errors.New("no address to connect to")}
 	}
 	for {
@@ -233,6 +237,9 @@ func (t *trier) cause() error {
 func (t *trier) round(ctx context.Context) (*resp.Conn, error) {
 	previous := t.causes
 	t.causes = nil
+	if err := t.find(ctx); err != nil {
+		t.causes = []error{err}
+	}
 	for i, addr := range t.Addrs {
 		if ctx.Err() != nil {
 			break
@@ -266,6 +273,16 @@ func (t *trier) round(ctx context.Context) (*resp.Conn, error) {
 		return nil, t.giveUp(ctx)
 	}
 	return nil, nil
+}
+
+// find asks anew which addresses to try.
+func (t *trier) find(ctx context.Context) (err error) {
+	if t.Find != nil {
+		if t.Addrs, err = t.Find(ctx); err == nil && len(t.Addrs) == 0 {
+			err = errors.New("no address to connect to")
+		}
+	}
+	return err
 }
 
 func (t *trier) giveUp(ctx context.Context) error {
