@@ -35,7 +35,9 @@ func (s *Store) Cleanup(ctx context.Context) (int64, error) {
 			// Last the lease: until then it guards what is removed.
 			var b batch
 			keys := s.Keys()
-			b.add("DEL", keys.Record(), keys.Refusals())
+			for _, keys := range s.everyKeys() {
+				b.add("DEL", keys.Record(), keys.Refusals())
+			}
 			b.add("DEL", keys.Lease())
 			err = owner.exchange(ctx, &b, count)
 			if err == nil {
@@ -51,12 +53,23 @@ func (s *Store) Cleanup(ctx context.Context) (int64, error) {
 }
 
 func (s *Store) fenceRemoval(n node) *batch {
-	b, keys := &batch{}, s.Keys()
-	if n.slots == nil {
-		b.add("DEL", keys.Whole(), keys.WholeMark())
-	}
-	for _, slot := range n.slots {
-		b.add("DEL", keys.Fence(slot), keys.Mark(slot))
+	b := &batch{}
+	for _, keys := range s.everyKeys() {
+		if n.slots == nil {
+			b.add("DEL", keys.Whole(), keys.WholeMark())
+		}
+		for _, slot := range n.slots {
+			b.add("DEL", keys.Fence(slot), keys.Mark(slot))
+		}
 	}
 	return b
+}
+
+// everyKeys returns the names of the haul's keys, and of those of its links.
+func (s *Store) everyKeys() []Keys {
+	all := []Keys{{Name: s.cfg.Name}}
+	for _, link := range s.Record().Links {
+		all = append(all, Keys{s.cfg.Name, link})
+	}
+	return all
 }

@@ -47,7 +47,7 @@ func (st *State) judge(all []reading, cluster bool) error {
 			}
 		}
 	}
-	if !st.Found || st.Record.Phase != PhaseStreaming {
+	if !st.Found || st.Record.Phase != PhaseStreaming || len(st.Record.Links) > 0 {
 		return nil
 	}
 	if !cluster {
@@ -139,6 +139,7 @@ func (st *State) judgeFences(n Node, r reading) {
 		st.Applied[slot] = st.Base.Offset
 		if ok, instead := st.usable(f); ok {
 			st.Applied[slot] = max(st.Base.Offset, f.Applied())
+		} else if st.Record.Slots != nil && !st.Record.Slots.Has(slot) { // it is another link's
 		} else if !f.found && n.Mark.Sparse {
 			st.Applied[slot] = n.Mark.Applied()
 		} else {

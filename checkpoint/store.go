@@ -23,8 +23,12 @@ type Config struct {
 	// Dialer opens connections to the target. Its ClientName is keyhaul:<name>:<worker>; each connection gets it.
 	Dialer  *topology.Dialer
 	Name    string // of the haul
+	Link    string // of a cluster source; empty for the haul as a whole
 	Cluster bool   // the target runs in cluster mode
-	Log     zerolog.Logger
+
+	// Mine tells which slots are the link's: only keys of those are removed, and only those have fences. nil: all.
+	Mine func(slot uint16) bool
+	Log  zerolog.Logger
 }
 
 // Store keeps a haul's state on its target. Its methods may run at once. Once a lease was acquired with it, it opens
@@ -51,7 +55,13 @@ func New(cfg Config) *Store {
 }
 
 // Keys returns the names of the haul's keys.
-func (s *Store) Keys() Keys { return Keys{s.cfg.Name} }
+func (s *Store) Keys() Keys { return Keys{s.cfg.Name, s.cfg.Link} }
+
+// Guard has the store write only while a lease is held that was acquired with another store of this haul.
+func (s *Store) Guard(l *Lease) { s.lease.Store(l) }
+
+// mine tells whether a slot is the link's.
+func (s *Store) mine(slot uint16) bool { return s.cfg.Mine == nil || s.cfg.Mine(slot) }
 
 // Record returns the record as it was last loaded or saved.
 func (s *Store) Record() Record {
