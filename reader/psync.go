@@ -333,6 +333,7 @@ func (p *PSYNC) setPhase(phase haul.Phase) {
 func (p *PSYNC) Status() haul.LinkStatus {
 	p.mu.Lock()
 	s, out := p.status, p.out
+	s.Address = p.addr
 	p.mu.Unlock()
 	if out == nil {
 		return s

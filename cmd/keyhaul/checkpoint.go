@@ -196,11 +196,11 @@ func mayStartOver(cfg config, st *checkpoint.State) error {
 }
 
 // load reads what the target knows of the haul. It tries until ctx ends.
-func (a *app) load(ctx context.Context) (*checkpoint.State, error) {
+func (a *app) load(ctx context.Context, store *checkpoint.Store) (*checkpoint.State, error) {
 	who := "checkpoint on the target"
 	defer a.waits.Clear(who)
 	for began := time.Now(); ; {
-		st, err := a.store.Load(ctx)
+		st, err := store.Load(ctx)
 		if err == nil {
 			return st, nil
 		}
