@@ -73,3 +73,25 @@ func (s *Store) everyKeys() []Keys {
 	}
 	return all
 }
+
+// Retire removes the keys of a link whose shard is gone from the target. It tries until ctx ends.
+func (s *Store) Retire(ctx context.Context) error {
+	return s.retry(ctx, "remove the keys of a link", func(ctx context.Context, l *layout) error {
+		return l.each(ctx, func(ctx context.Context, n node) error {
+			b, keys := &batch{}, s.Keys()
+			if n.addr == l.owner().addr {
+				b.add("DEL", keys.Record(), keys.Refusals())
+			}
+			if n.slots == nil {
+				b.add("DEL", keys.Whole(), keys.WholeMark())
+			}
+			for _, slot := range n.slots {
+				b.add("DEL", keys.Fence(slot), keys.Mark(slot))
+			}
+			return s.fresh(ctx, n.addr, true, func(c *conn) error {
+				_, err := c.ask(ctx, b)
+				return c.fail("DEL", err)
+			})
+		})
+	})
+}

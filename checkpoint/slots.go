@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/keyhaul/keyhaul/internal/command"
 	"github.com/keyhaul/keyhaul/internal/resp"
@@ -58,14 +57,4 @@ func (r remover) decide(db int32, key string, _ []resp.Reply) ([]string, error) 
 		return nil, nil
 	}
 	return []string{"UNLINK", key}, nil
-}
-
-// SaveSlots notes in the link's record which slots are its to write. It tries until ctx ends.
-func (s *Store) SaveSlots(ctx context.Context, slots topology.SlotSet) error {
-	r := s.Record()
-	r.Slots = &slots
-	if err := s.Save(ctx, r); err != nil {
-		return fmt.Errorf("slots of link %s: %w", s.cfg.Link, err)
-	}
-	return nil
 }

@@ -37,6 +37,8 @@ type Store struct {
 	cfg   Config
 	lease atomic.Pointer[Lease] // that guards what is written; nil before it is acquired and when it is released
 
+	changing sync.Mutex // is held by Update
+
 	mu     sync.Mutex // guards the following
 	record Record
 	known  bool // record was loaded or saved
@@ -95,6 +97,16 @@ func (s *Store) Save(ctx context.Context, r Record) error {
 	}
 	s.remember(r, true)
 	return nil
+}
+
+// Update changes the record and saves it. It is the way for those who share a record: one after the other changes what
+// the last has saved. It tries until ctx ends.
+func (s *Store) Update(ctx context.Context, change func(r *Record)) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	r := s.Record()
+	change(&r)
+	return s.Save(ctx, r)
 }
 
 // Note appends a refusal to the journal. It tries until ctx ends. A lost reply may leave the refusal there twice.

@@ -2,6 +2,7 @@ package reader
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -180,7 +181,9 @@ func (p *PSYNC) watch(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		if conn == nil {
-			conn, _ = p.cfg.Dialer.Open(ctx, p.address()) // the link tells what is wrong
+			if addr, err := p.address(ctx); err == nil {
+				conn, _ = p.cfg.Dialer.Open(ctx, addr) // the link tells what is wrong
+			}
 		}
 		if conn != nil {
 			node, err := p.question(ctx, conn)
@@ -206,13 +209,24 @@ func (p *PSYNC) question(ctx context.Context, c *resp.Conn) (topology.Node, erro
 }
 
 // address is where the link is connected to, or was last.
-func (p *PSYNC) address() string {
+func (p *PSYNC) address(ctx context.Context) (string, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.addr == "" {
-		return p.cfg.Dialer.Endpoint.Addrs[0]
+	addr := p.addr
+	p.mu.Unlock()
+	switch {
+	case addr != "":
+		return addr, nil
+	case p.cfg.Find == nil:
+		return p.cfg.Dialer.Endpoint.Addrs[0], nil
 	}
-	return p.addr
+	addrs, err := p.cfg.Find(ctx)
+	if err == nil && len(addrs) == 0 {
+		err = errors.New("no address is known")
+	}
+	if err != nil {
+		return "", err
+	}
+	return addrs[0], nil
 }
 
 func (p *PSYNC) polledNode(n topology.Node) {
@@ -274,7 +288,11 @@ func (p *PSYNC) inspect(ctx context.Context) (topology.Node, error) {
 }
 
 func (p *PSYNC) ask(ctx context.Context) (topology.Node, error) {
-	c, err := p.cfg.Dialer.Open(ctx, p.address())
+	addr, err := p.address(ctx)
+	if err != nil {
+		return topology.Node{}, err
+	}
+	c, err := p.cfg.Dialer.Open(ctx, addr)
 	if err != nil {
 		return topology.Node{}, err
 	}

@@ -20,7 +20,7 @@ const handshakeTimeout = 30 * time.Second
 // connect opens a connection that is ready for PSYNC.
 func (p *PSYNC) connect(ctx context.Context) (*resp.Conn, error) {
 	return topology.Connect(ctx, topology.ConnectOptions{
-		Dialer: p.cfg.Dialer, Role: "source", Prepare: p.prepare, Observe: p.observe, Backoff: &p.backoff,
+		Dialer: p.cfg.Dialer, Role: "source", Find: p.cfg.Find, Prepare: p.prepare, Observe: p.observe, Backoff: &p.backoff,
 	})
 }
 

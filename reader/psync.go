@@ -116,6 +116,9 @@ func (p *PSYNC) follow(ctx context.Context, sync *fullSync) error {
 		})
 	}
 
+	if sync.received != nil {
+		defer sync.received()
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.receive(gctx, sync) })
 	g.Go(func() error { return p.decode(gctx, sync) })
@@ -147,6 +150,7 @@ type fullSync struct {
 	whole      chan struct{} // closed when the snapshot was received to its end
 	applied    atomic.Bool   // the snapshot is on the target
 
+	received      func() // is told that the source has no more to send of the snapshot; nil if it has not been asked for it
 	closeSnapshot func() // gives up what the snapshot's spool holds
 }
 
@@ -162,8 +166,13 @@ func (s *fullSync) close() {
 func (p *PSYNC) begin(ctx context.Context, generation uint64, clean Clean) (*fullSync, error) {
 	p.setPhase(haul.PhaseConnecting)
 	for began := time.Now(); ; {
+		release, err := p.fork(ctx)
+		if err != nil {
+			return nil, err
+		}
 		conn, err := p.connect(ctx)
 		if err != nil {
+			release()
 			return nil, err
 		}
 		p.cfg.Log.Info().Msg("asking the source for a snapshot; it may take some seconds to begin (repl-diskless-sync-delay)")
@@ -173,11 +182,12 @@ func (p *PSYNC) begin(ctx context.Context, generation uint64, clean Clean) (*ful
 			p.started = append(p.started, time.Now())
 			if header, err = p.payload(ctx, conn); err == nil {
 				p.cfg.Waits.Clear(p.who)
-				return p.newFullSync(conn, reply, header, generation, clean)
+				return p.newFullSync(conn, reply, header, generation, clean, release)
 			}
 			err = &snapshotLost{err}
 		}
 		_ = conn.Close()
+		release()
 		if errors.As(err, new(*snapshotLost)) && ctx.Err() == nil {
 			if err := p.mayRepeat(ctx, err); err != nil {
 				return nil, err
@@ -192,9 +202,23 @@ func (p *PSYNC) begin(ctx context.Context, generation uint64, clean Clean) (*ful
 	}
 }
 
-func (p *PSYNC) newFullSync(conn *resp.Conn, r psyncReply, header payload, generation uint64, clean Clean) (*fullSync, error) {
+// fork waits until the source may be asked for a snapshot.
+func (p *PSYNC) fork(ctx context.Context) (release func(), err error) {
+	if p.cfg.Fork == nil {
+		return func() {}, nil
+	}
+	addr, err := p.address(ctx)
+	if err != nil { // it is found when it is connected to
+		addr = p.cfg.Dialer.Endpoint.String()
+	}
+	release, err = p.cfg.Fork(ctx, addr)
+	return sync.OnceFunc(release), err
+}
+
+func (p *PSYNC) newFullSync(conn *resp.Conn, r psyncReply, header payload, generation uint64, clean Clean, release func()) (*fullSync, error) {
 	if err := p.removeSegments(generation); err != nil {
 		_ = conn.Close()
+		release()
 		return nil, err
 	}
 	lineage := aof.Lineage{ReplID: r.id, Generation: generation}
@@ -209,6 +233,7 @@ func (p *PSYNC) newFullSync(conn *resp.Conn, r psyncReply, header payload, gener
 		snapshot:   aof.NewSpool(p.spoolConfig(aof.SpoolSnapshot), lineage, 0),
 		stream:     aof.NewSpool(p.spoolConfig(aof.SpoolStream), lineage, r.offset),
 		whole:      make(chan struct{}),
+		received:   release,
 	}
 	p.adopt(s, lineage)
 	p.mu.Lock()
@@ -308,12 +333,17 @@ func (p *PSYNC) untilCaughtUp(ctx context.Context) error {
 	p.cfg.Log.Info().Int64("offset", node.MasterReplOffset).Msg("caught up when the target has acknowledged this offset")
 	select {
 	case <-p.out.Watermark.Reached(node.MasterReplOffset):
-		p.setPhase(haul.PhaseCaughtUp)
-		p.ack()
-		return errGoal
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	if p.cfg.Together != nil {
+		if err := p.cfg.Together(ctx); err != nil {
+			return err
+		}
+	}
+	p.setPhase(haul.PhaseCaughtUp)
+	p.ack()
+	return errGoal
 }
 
 func (p *PSYNC) splitTransaction() {

@@ -39,6 +39,7 @@ func (p *PSYNC) receive(ctx context.Context, s *fullSync) error {
 			}
 			return &snapshotLost{err}
 		}
+		s.received()
 		s.snapshot.Finish()
 		close(s.whole)
 		if s.header.mark != "" {

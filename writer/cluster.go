@@ -106,12 +106,12 @@ func (c *cluster) seeds(hint string) []string {
 	return append(seeds, c.d.cfg.Dialer.Endpoint.Addrs...)
 }
 
-func (c *cluster) dispatch(ctx context.Context, b *haul.Batch) error {
+func (c *cluster) dispatch(ctx context.Context, b *haul.Batch, from, to int) error {
 	if err := c.d.hasDBs(ctx, b); err != nil {
 		return err
 	}
 	applied := 0
-	for i := range b.Entries {
+	for i := from; i < to; i++ {
 		e := &b.Entries[i]
 		if e.Drop != haul.DropNone {
 			continue

@@ -24,8 +24,8 @@ type router interface {
 	// open connects every lane, waiting as long as it takes. Lanes that are up stay as they are. hint is the address
 	// that a redirect has named, if one has.
 	open(ctx context.Context, hint string) error
-	// dispatch gives the entries of a batch to lanes, in order.
-	dispatch(ctx context.Context, b *haul.Batch) error
+	// dispatch gives the entries of a batch from one index to another to lanes, in order.
+	dispatch(ctx context.Context, b *haul.Batch, from, to int) error
 	// again gives items to lanes that were sent before, in order. Slots in moving are on their way between nodes.
 	again(ctx context.Context, items []item, moving map[uint16]bool) error
 	// behind reports whether an item must be sent again because an earlier one, which lane l has noted, is.
@@ -203,6 +203,11 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 	for _, f := range d.cfg.Filters {
 		f.Apply(b)
 	}
+	if d.cfg.Shard != nil {
+		if err := d.passOver(ctx, b); err != nil {
+			return err
+		}
+	}
 	dropped := 0
 	for i := range b.Entries {
 		if why := b.Entries[i].Drop; why != haul.DropNone {
@@ -222,13 +227,20 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 		b.Done(dropped)
 		return nil
 	}
-	if err := d.route.dispatch(ctx, b); err != nil {
+	if err := d.dispatch(ctx, b); err != nil {
 		return err
 	}
 	if dropped > 0 {
 		b.Done(dropped)
 	}
 	return nil
+}
+
+func (d *dispatcher) dispatch(ctx context.Context, b *haul.Batch) error {
+	if d.cfg.Shard != nil && !b.Snapshot {
+		return d.dispatchShard(ctx, b)
+	}
+	return d.route.dispatch(ctx, b, 0, len(b.Entries))
 }
 
 // drain waits until every lane is idle, mending what goes wrong meanwhile.

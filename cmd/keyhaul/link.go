@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -32,6 +31,7 @@ type link struct {
 	window  int64  // bytes of the spool in memory for a decoder that keeps up
 	channel func() *haul.Channel
 	putOff  *checkpoint.PutOff
+	shard   *shard // what is more to it if the source is a cluster; else nil
 
 	began    checkpoint.Record // what the target knew of it when the last pipeline ended
 	received int64             // the highest offset that was read
@@ -98,19 +98,11 @@ func (l *link) listRefusals(ctx context.Context, st *checkpoint.State) error {
 	for _, x := range st.Refusals {
 		l.log.Warn().Str("command", x.Command).Strs("keys", x.Keys).Str("error", x.Error).Int64("position", x.Offset).
 			Msg("an entry was skipped")
-		if err := writer.ListSkipped(l.file("errors.log"), x.Time, x.Offset, x.DB, x.Command, x.Keys, x.Error); err != nil {
+		if err := writer.ListSkipped(l.state.file("errors.log"), x.Time, x.Offset, x.DB, x.Command, x.Keys, x.Error); err != nil {
 			return fmt.Errorf("a skipped entry could not be listed: %w", err)
 		}
 	}
 	return l.store.Forget(ctx)
-}
-
-// file returns the path of a file of the link's, empty if there is no folder.
-func (l *link) file(name string) string {
-	if l.dir == "" {
-		return ""
-	}
-	return filepath.Join(l.dir, name)
 }
 
 func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, *ledger, error) {
@@ -122,24 +114,24 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 	}
 	if spoolMax == 0 {
 		var err error
-		if spoolMax, err = spoolLimit(l.dir, cfg.Buffer.MaxBytes); err != nil {
+		if spoolMax, err = spoolLimit(l.state.path, cfg.Buffer.MaxBytes); err != nil {
 			return nil, nil, err
 		}
 	}
-	if !st.Found {
-		st.Record.Began = began(cfg, l.ends.keys)
+	if l.shard != nil {
+		spoolMax /= int64(len(l.ends.survey.Shards))
 	}
 	var putOff *checkpoint.PutOff
 	if cfg.Until == untilCaughtUp { // otherwise the finish is another process
 		putOff = l.putOff
 	}
 	book := &ledger{store: l.store, lease: l.lease, dir: l.dir, putOff: putOff, log: l.log, first: st.Record}
-	if err := l.expiry(ctx, l.ends, st, book); err != nil {
+	if l.shard != nil {
+		l.shard.open(book)
+	} else if err := l.openOnly(ctx, st, book); err != nil {
 		return nil, nil, err
 	}
-	if !st.Found {
-		book.told = cfg.Existing == existingFlush
-	} else if st.Record.Prune {
+	if st.Found && st.Record.Prune {
 		book.keep = checkpoint.NewKeySet(book.dir)
 	}
 	repeat := reader.RepeatOver
@@ -165,24 +157,40 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 			runIDs = append(runIDs, n.RunID)
 		}
 	}
-	return &haul.Haul{
-		Reader: reader.NewPSYNC(reader.PSYNCConfig{
-			Dialer: l.source, Dir: spoolDir, SpoolMax: spoolMax, SpoolWindow: l.window,
-			Retain: cfg.Spool.Retain, RetainBytes: cfg.Spool.RetainBytes,
-			ReplyTimeout: cfg.ReplyTimeout, Until: reader.Until(cfg.Until), Patience: cfg.ConnectDeadline, AckReceived: cfg.Ack == ackReceived,
-			RepeatSnapshot: repeat, OnLostHistory: reader.LostHistory(cfg.OnLostHistory),
-			Resume: resume(st), First: firstClean(cfg, st, l.ends.keys), Checkpoint: book, Waits: l.waits, Log: l.log,
-		}),
-		Writer: writer.New(writer.Config{
-			Dialer: l.target, Node: l.ends.target, Filters: filter.All(),
-			Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
-			ErrorsLog: l.file("errors.log"), SnapshotLanes: lanes,
-			Exact: cfg.Delivery == exactlyOnce, Store: l.store, Lease: l.lease, Applied: applied, RunIDs: runIDs, ReplayUntil: replayUntil,
-			Grace: time.Duration(book.first.Grace) * time.Millisecond, PutOff: putOff, ImportSource: book.first.Import,
-			ReplyTimeout: cfg.ReplyTimeout, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
-			Waits: l.waits, Log: l.log,
-		}),
-		Channel:       l.channel(),
-		DrainDeadline: cfg.DrainDeadline,
-	}, book, nil
+	from := reader.PSYNCConfig{
+		Dialer: l.source, Dir: spoolDir, SpoolMax: spoolMax, SpoolWindow: l.window,
+		Retain: cfg.Spool.Retain, RetainBytes: cfg.Spool.RetainBytes,
+		ReplyTimeout: cfg.ReplyTimeout, Until: reader.Until(cfg.Until), Patience: cfg.ConnectDeadline, AckReceived: cfg.ackReceived(l.ends.source),
+		RepeatSnapshot: repeat, OnLostHistory: reader.LostHistory(cfg.OnLostHistory),
+		Resume: resume(st), First: firstClean(cfg, st, l.ends.keys), Checkpoint: book, Waits: l.waits, Log: l.log,
+	}
+	to := writer.Config{
+		Dialer: l.target, Node: l.ends.target, Filters: filter.All(),
+		Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
+		ErrorsLog: l.state.file("errors.log"), SnapshotLanes: lanes,
+		Exact: cfg.Delivery == exactlyOnce, Store: l.store, Lease: l.lease, Applied: applied, RunIDs: runIDs, ReplayUntil: replayUntil,
+		Grace: time.Duration(book.first.Grace) * time.Millisecond, PutOff: putOff, ImportSource: book.first.Import,
+		ReplyTimeout: cfg.ReplyTimeout, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
+		Waits: l.waits, Log: l.log,
+	}
+	if l.shard != nil {
+		from.Find, from.Together, from.Fork = l.shard.find, l.shard.together, l.shard.all.forks.acquire
+		to.Shard = l.shard
+	}
+	h := &haul.Haul{
+		Reader: reader.NewPSYNC(from), Writer: writer.New(to), Channel: l.channel(), DrainDeadline: cfg.DrainDeadline,
+	}
+	if l.shard != nil {
+		l.shard.begins(h.Reader)
+	}
+	return h, book, nil
+}
+
+// openOnly decides what the generations of the only link begin with.
+func (l *link) openOnly(ctx context.Context, st *checkpoint.State, book *ledger) error {
+	if !st.Found {
+		book.first.Began = began(l.cfg, l.ends.keys)
+		book.told = l.cfg.Existing == existingFlush
+	}
+	return l.expiry(ctx, l.ends, st, book)
 }

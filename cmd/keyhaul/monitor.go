@@ -24,7 +24,10 @@ type report struct {
 	Waiting []haul.Wait       `json:"waiting"`
 	Links   []haul.LinkStatus `json:"links"` // one for each shard of a cluster source
 	Target  haul.WriterStatus `json:"target"`
-	Rate    rate              `json:"rate"`
+
+	Unsettled int `json:"unsettled_slots"` // of a cluster source, that are on the move between its shards
+
+	Rate rate `json:"rate"`
 }
 
 // monitor watches a run: it keeps rates, logs progress and draws it on a terminal.
@@ -36,6 +39,7 @@ type monitor struct {
 
 	mu     sync.Mutex
 	links  []*watched // by name
+	moving func() int // counts slots that are on the move; nil if there are none
 	stop   func()
 	waiter bool // another process runs the haul, and this one is ready to take over
 }
@@ -97,6 +101,13 @@ func (m *monitor) forget(name string) {
 	m.links = slices.DeleteFunc(m.links, func(w *watched) bool { return w.name == name })
 }
 
+// slots says how to count the slots that are on the move.
+func (m *monitor) slots(moving func() int) {
+	m.mu.Lock()
+	m.moving = moving
+	m.mu.Unlock()
+}
+
 // standby says whether this process waits for its turn.
 func (m *monitor) standby(on bool) {
 	m.mu.Lock()
@@ -152,6 +163,9 @@ func (m *monitor) status() report {
 		return r
 	}
 	r.Target.Ready, r.Rate = true, rate{}
+	if m.moving != nil {
+		r.Unsettled = m.moving()
+	}
 	for _, w := range m.links {
 		l := w.reader.Status()
 		l.Name = w.name

@@ -55,6 +55,7 @@ type app struct {
 	lease    *checkpoint.Lease
 	worker   string
 	only     *link // of a standalone source
+	sharded  bool  // links to a cluster source have run: what they have sent may still be carried out
 	monitor  *monitor
 
 	finishing bool // this is keyhaul finish
@@ -219,6 +220,11 @@ func (a *app) hold(ctx context.Context, fn func(context.Context) error) error {
 
 // follow takes the source to the target, once this process may write there.
 func (a *app) follow(ctx context.Context, e *ends) error {
+	if e.survey != nil {
+		a.monitor.begin(a.log, a.terminal)
+		defer a.monitor.end()
+		return a.followShards(ctx, e)
+	}
 	if a.only == nil {
 		a.only = &link{
 			app: a, ends: e, source: a.source, target: a.target, store: a.store, log: a.log, dir: a.state.path,

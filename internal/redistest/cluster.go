@@ -245,3 +245,21 @@ func parseSlots(r resp.Reply, host string) ([]string, error) {
 	}
 	return table, nil
 }
+
+// Primaries returns the nodes that run and are primaries with slots, as they say themselves.
+func (c *Cluster) Primaries() []*Server {
+	c.t.Helper()
+	var primaries []*Server
+	for _, node := range c.Nodes {
+		if !node.responsive() {
+			continue
+		}
+		for line := range strings.Lines(node.MustDo("CLUSTER", "NODES").Text) {
+			fields := strings.Fields(line)
+			if len(fields) > 8 && strings.Contains(fields[2], "myself,master") {
+				primaries = append(primaries, node)
+			}
+		}
+	}
+	return primaries
+}
