@@ -149,4 +149,3 @@ func (d *dispatcher) emptied(e *haul.Entry) bool {
 	}
 	return true
 }
-
