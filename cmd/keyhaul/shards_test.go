@@ -141,3 +141,92 @@ func TestShards(t *testing.T) {
 		})
 	}
 }
+
+// TestShardsOneShot: a copy that ends by itself, its finish and its cleanup.
+func TestShardsOneShot(t *testing.T) {
+	for _, target := range []int{0, 3} {
+		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
+			s := newShardsTrial(t, rt.ClusterOptions{}, target)
+			s.loadInto(s.from.Endpoint(), 2000)
+			s.launch(s.state, "--until", "caught-up").exit(haul.ExitDone)
+			s.stopLoad()
+			s.launch(s.state, "--until", "caught-up").exit(haul.ExitDone)
+			c, err := rt.Compare(context.Background(), s.from.Endpoint(), s.target, rt.CompareOptions{IgnoreReadCounts: true})
+			if err != nil || !c.Equal() || c.Keys == 0 {
+				t.Errorf("%v, %s", err, c)
+			}
+			done := s.run("cleanup", "--target", s.to)
+			if done.cmd.ProcessState.ExitCode() != 0 {
+				t.Fatal("cleanup failed")
+			}
+			for _, n := range s.nodes {
+				if left := n.MustDo("KEYS", "keyhaul:*").Array; len(left) > 1 || len(left) == 1 && left[0].Text != "keyhaul:default:{haul}:tombstone" {
+					t.Errorf("%d keys of keyhaul's own are left on %s, such as %s", len(left), n.Addr, left[0].Text)
+				}
+			}
+		})
+	}
+}
+
+// TestShardFlushed: the FLUSHALL of one shard empties that shard only.
+func TestShardFlushed(t *testing.T) {
+	for _, target := range []int{0, 3} {
+		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
+			s := newShardsTrial(t, rt.ClusterOptions{}, target)
+			s.begin()
+			for _, n := range s.from.Nodes[:2] {
+				pause(20e6, 100e6)
+				n.MustDo("FLUSHALL")
+			}
+			s.equal()
+		})
+	}
+}
+
+// TestShardFailover: primaries of the source fail over, on command and by being killed.
+func TestShardFailover(t *testing.T) {
+	s := newShardsTrial(t, rt.ClusterOptions{Replicas: 1}, 3)
+	s.begin()
+	for i := range rounds() {
+		primary := s.from.Primaries()[i%3]
+		replica := s.from.ReplicaOf(primary)
+		if i%2 == 0 {
+			replica.MustDo("CLUSTER", "FAILOVER")
+			rt.Eventually(t, patience, func() error {
+				if role := replica.Info("replication")["role"]; role != "master" {
+					return fmt.Errorf("it is %s", role)
+				}
+				return nil
+			})
+		} else {
+			primary.Kill()
+			rt.Eventually(t, patience, func() error {
+				if role := replica.Info("replication")["role"]; role != "master" {
+					return fmt.Errorf("it is %s", role)
+				}
+				return nil
+			})
+			primary.Restart()
+		}
+		s.from.WaitOK()
+		s.until(s.keyhaul, "linked", func(haul.LinkStatus) bool {
+			_, r, err := s.look(s.keyhaul)
+			all := r.overall()
+			return err == nil && all.Connected && s.reads(r, replica.Addr)
+		})
+	}
+	r := s.equal()
+	if all := r.overall(); all.FullSyncs != 3 {
+		t.Errorf("%d full copies", all.FullSyncs)
+	}
+}
+
+// reads reports whether a link is connected to a server.
+func (s *shardsTrial) reads(r report, addr string) bool {
+	for _, l := range r.Links {
+		if l.Address == addr && l.Connected {
+			return true
+		}
+	}
+	return false
+}

@@ -263,3 +263,22 @@ func (c *Cluster) Primaries() []*Server {
 	}
 	return primaries
 }
+
+// ReplicaOf returns a running replica of a primary, waiting until there is one.
+func (c *Cluster) ReplicaOf(primary *Server) (replica *Server) {
+	c.t.Helper()
+	Eventually(c.t, time.Minute, func() error {
+		for _, node := range c.Nodes {
+			if node == primary || !node.responsive() {
+				continue
+			}
+			info := node.Info("replication")
+			if info["role"] == "slave" && info["master_port"] == strconv.Itoa(primary.Port) && info["master_link_status"] == "up" {
+				replica = node
+				return nil
+			}
+		}
+		return fmt.Errorf("%s has no replica", primary.Addr)
+	})
+	return replica
+}
