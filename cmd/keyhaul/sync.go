@@ -344,15 +344,17 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 			runIDs = append(runIDs, n.RunID)
 		}
 	}
+	link := reader.NewPSYNC(reader.PSYNCConfig{
+		Dialer: a.source, Dir: spoolDir, SpoolMax: spoolMax, SpoolWindow: window,
+		Retain: cfg.Spool.Retain, RetainBytes: cfg.Spool.RetainBytes,
+		ReplyTimeout: cfg.ReplyTimeout, Until: reader.Until(cfg.Until), Patience: cfg.ConnectDeadline, AckReceived: cfg.Ack == ackReceived,
+		RepeatSnapshot: repeat, OnLostHistory: reader.LostHistory(cfg.OnLostHistory),
+		Resume: resume(st), First: firstClean(cfg, st, e.keys), Checkpoint: l, Waits: a.waits, Log: a.log,
+	})
 	return &haul.Haul{
-		Reader: reader.NewPSYNC(reader.PSYNCConfig{
-			Dialer: a.source, Dir: spoolDir, SpoolMax: spoolMax, SpoolWindow: window,
-			Retain: cfg.Spool.Retain, RetainBytes: cfg.Spool.RetainBytes,
-			ReplyTimeout: cfg.ReplyTimeout, Until: reader.Until(cfg.Until), Patience: cfg.ConnectDeadline, AckReceived: cfg.Ack == ackReceived,
-			RepeatSnapshot: repeat, OnLostHistory: reader.LostHistory(cfg.OnLostHistory),
-			Resume: resume(st), First: firstClean(cfg, st, e.keys), Checkpoint: l, Waits: a.waits, Log: a.log,
-		}),
+		Reader: link,
 		Writer: writer.New(writer.Config{
+			Source: link.Keys(), Ahead: st.Ahead,
 			Dialer: a.target, Node: e.target, Filters: filter.All(),
 			Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
 			ErrorsLog: a.state.file("errors.log"), SnapshotLanes: lanes,
