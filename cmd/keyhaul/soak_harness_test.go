@@ -184,7 +184,7 @@ func (s *trial) startLoadOf(mix rt.Mix) {
 	s.t.Helper()
 	load := rt.Load{Endpoint: s.source.Endpoint(), Mix: mix, Tagged: s.setup.cluster, Rate: 3000, Seed: rand.Uint64(), Keys: 1000, Databases: s.databases()}
 	if mix == rt.MixCross { // few keys, so that most commands meet what others have moved
-		load.Keys, load.Rate = 30, 1500
+		load.Keys, load.Rate = 300, 2000
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var counts rt.LoadCounts
