@@ -26,7 +26,10 @@ func (s *Store) Cleanup(ctx context.Context) (int64, error) {
 			}
 			err := l.each(ctx, func(ctx context.Context, n node) error {
 				return s.fresh(ctx, n.addr, true, func(c *conn) error {
-					return c.fail("DEL", c.exchange(ctx, s.fenceRemoval(n), count))
+					if err := c.exchange(ctx, s.fenceRemoval(n), count); err != nil {
+						return c.fail("DEL", err)
+					}
+					return s.removeAhead(ctx, c, n, count)
 				})
 			})
 			if err != nil {
@@ -50,6 +53,20 @@ func (s *Store) Cleanup(ctx context.Context) (int64, error) {
 		s.remember(Record{}, false)
 	}
 	return removed.Load(), err
+}
+
+// removeAhead removes what says which keys are ahead.
+func (s *Store) removeAhead(ctx context.Context, c *conn, n node, count func(i int, r resp.Reply) error) error {
+	if n.slots == nil {
+		return nil
+	}
+	dbs, err := databases(ctx, c)
+	for _, db := range dbs {
+		if err == nil {
+			err = s.eachSlot(ctx, c, n, db, "DEL", func(_ uint16, r resp.Reply) error { return count(0, r) })
+		}
+	}
+	return err
 }
 
 func (s *Store) fenceRemoval(n node) *batch {

@@ -37,13 +37,15 @@ type PSYNC struct {
 	status   haul.LinkStatus
 	started  []time.Time // of full syncs; of the goroutine of Run
 	ids      []idFrom    // replication ids of this lineage
-	highest  int64       // nothing behind it was applied by an earlier run
+	highest  int64       // nothing behind it is on the target, but for what the spool holds
 	warned   time.Time   // of a short runway
 	getacks  []question
 	polled   []poll
 	ackNow   chan struct{}
 	awaiting atomic.Bool // the source waits for an ACK before it begins the stream
 	backoff  keepalive.Backoff
+
+	superseded atomic.Bool // history is lost, and another full copy comes
 }
 
 // NewPSYNC returns a reader of the source that the dialer's endpoint names.
@@ -237,6 +239,7 @@ func (p *PSYNC) newFullSync(conn *resp.Conn, r psyncReply, header payload, gener
 	}
 	p.adopt(s, lineage)
 	p.mu.Lock()
+	p.highest = 0
 	p.status.FullSyncs++
 	p.status.SnapshotTotal = max(header.length, 0)
 	p.mu.Unlock()
@@ -251,6 +254,7 @@ func (p *PSYNC) newFullSync(conn *resp.Conn, r psyncReply, header payload, gener
 func (p *PSYNC) adopt(s *fullSync, l aof.Lineage) {
 	p.spool.Store(s.stream)
 	p.awaiting.Store(false)
+	p.superseded.Store(false)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lineage = l

@@ -261,9 +261,9 @@ func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Con
 func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, s *fullSync) error {
 	offset := s.stream.End()
 	p.mu.Lock()
-	node, id := p.node, p.lineage.ReplID
+	node, id, highest := p.node, p.lineage.ReplID, p.highest
 	p.mu.Unlock()
-	if err := historyLeft(node, id, offset, max(offset, p.highest)); err != nil {
+	if err := historyLeft(node, id, offset, max(offset, highest)); err != nil {
 		return err
 	}
 	r, err := p.psync(ctx, c, id, offset)
@@ -276,15 +276,28 @@ func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, s *fullSync) error
 	if r.full {
 		return historyLost(otherHistory, offset, node)
 	}
-	if r.id != "" && r.id != id {
-		p.mu.Lock()
-		p.lineage.ReplID, p.status.ReplID = r.id, r.id
-		p.ids = append(p.ids, idFrom{offset, r.id})
-		p.mu.Unlock()
-		s.stream.SetReplID(r.id)
-		p.cfg.Log.Info().Str("replication_id", r.id).Msg("the source goes on under a new replication id: it was failed over")
+	if r.id == "" || r.id == id {
+		return nil
 	}
+	if !p.renamed(r.id, offset, highest) {
+		return fmt.Errorf("%w: keys of the source were read meanwhile", errNotNow)
+	}
+	s.stream.SetReplID(r.id)
+	p.cfg.Log.Info().Str("replication_id", r.id).Msg("the source goes on under a new replication id: it was failed over")
 	return nil
+}
+
+// renamed takes the id under which the history goes on behind offset, unless the link knows of a higher offset by now
+// than the one that its new source was judged by.
+func (p *PSYNC) renamed(id string, offset, highest int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.highest > highest {
+		return false
+	}
+	p.lineage.ReplID, p.status.ReplID = id, id
+	p.ids = append(p.ids, idFrom{offset, id})
+	return true
 }
 
 // historyLeft tells whether the node can continue history id behind offset (protocol §1). highest is the last offset

@@ -45,6 +45,8 @@ type Config struct {
 	Exact         bool               // with fences: what may not be repeated is applied once
 	Store         *checkpoint.Store  // where fences and marks are kept; nil: nowhere, which Exact does not allow
 	Lease         *checkpoint.Lease  // the right to write; nil: not asked for
+	Source        KeyReader          // reads what cannot be sent to a cluster as it is; nil: that is refused
+	Ahead         []checkpoint.Ahead // keys that are ahead of the stream, as in checkpoint.State
 	Applied       []int64            // what the target has from an earlier run, as in checkpoint.State; nil for nothing
 	RunIDs        []string           // of the servers that Applied was read from
 	ReplayUntil   int64              // the source's offset when an earlier run is continued: until then errors of replays are expected
@@ -62,7 +64,7 @@ type Config struct {
 func New(cfg Config) haul.Writer {
 	d := newDispatcher(cfg)
 	if cfg.Node.Cluster {
-		d.route = &cluster{d: d, byKey: make(map[string]*lane)}
+		d.route = newCluster(d)
 	} else {
 		d.route = &standalone{d: d}
 	}

@@ -64,6 +64,7 @@ type dispatcher struct {
 	markedAt    haul.Position
 	unmarked    atomic.Bool // a mark was refused
 	broken      atomic.Bool // a lane was lost since fences were read
+	void        bool        // what is left of this stream is not written any more: a new copy comes
 	moved       bool        // slots have moved to other lanes since then
 
 	mu      sync.Mutex
@@ -136,6 +137,9 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	ctx, cancel := context.WithCancel(ctx)
 	d.group, d.runCtx = &errgroup.Group{}, ctx
 	defer d.errlog.close()
+	if d.cfg.Source != nil {
+		defer d.cfg.Source.Close()
+	}
 	defer d.group.Wait() //nolint:errcheck // lanes report their errors to the dispatcher
 	defer cancel()
 	if err := d.route.open(ctx, ""); err != nil {
@@ -178,6 +182,7 @@ const markEvery = time.Second
 // phase prepares for what a batch begins: a snapshot, whose stream is of another generation than what came before, or a
 // stream.
 func (d *dispatcher) phase(b *haul.Batch) {
+	d.void = d.void && !b.Snapshot
 	switch {
 	case b.Snapshot && d.applied != nil:
 		d.applied, d.resumed, d.markedAt = nil, 0, haul.Position{}

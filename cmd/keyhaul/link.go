@@ -168,7 +168,7 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 		Dialer: l.target, Node: l.ends.target, Filters: filter.All(),
 		Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
 		ErrorsLog: l.state.file("errors.log"), SnapshotLanes: lanes,
-		Exact: cfg.Delivery == exactlyOnce, Store: l.store, Lease: l.lease, Applied: applied, RunIDs: runIDs, ReplayUntil: replayUntil,
+		Exact: cfg.Delivery == exactlyOnce, Store: l.store, Lease: l.lease, Applied: applied, Ahead: st.Ahead, RunIDs: runIDs, ReplayUntil: replayUntil,
 		Grace: time.Duration(book.first.Grace) * time.Millisecond, PutOff: putOff, ImportSource: book.first.Import,
 		ReplyTimeout: cfg.ReplyTimeout, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
 		Waits: l.waits, Log: l.log,
@@ -177,8 +177,10 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 		from.Find, from.Together, from.Fork = l.shard.find, l.shard.together, l.shard.all.forks.acquire
 		to.Shard = l.shard
 	}
+	psync := reader.NewPSYNC(from)
+	to.Source = psync.Keys()
 	h := &haul.Haul{
-		Reader: reader.NewPSYNC(from), Writer: writer.New(to), Channel: l.channel(), DrainDeadline: cfg.DrainDeadline,
+		Reader: psync, Writer: writer.New(to), Channel: l.channel(), DrainDeadline: cfg.DrainDeadline,
 	}
 	if l.shard != nil {
 		l.shard.begins(h.Reader)

@@ -182,7 +182,11 @@ func (s *trial) startLoad() { s.startLoadOf(rt.MixHard) }
 
 func (s *trial) startLoadOf(mix rt.Mix) {
 	s.t.Helper()
-	s.write(rt.Load{Endpoint: s.source.Endpoint(), Mix: mix, Tagged: s.setup.cluster, Rate: 3000, Keys: 1000, Databases: s.databases()})
+	load := rt.Load{Endpoint: s.source.Endpoint(), Mix: mix, Tagged: s.setup.cluster, Rate: 3000, Keys: 1000, Databases: s.databases()}
+	if mix == rt.MixCross { // few keys, so that most commands meet what others have moved
+		load.Keys, load.Rate = 300, 2000
+	}
+	s.write(load)
 }
 
 // loadInto writes commands of all kinds to a server or cluster until stopLoad.
