@@ -56,6 +56,9 @@ func (k Keys) Whole() string { return k.key("fence") }
 // WholeMark returns the key of the mark of a standalone target.
 func (k Keys) WholeMark() string { return k.key("mark") }
 
+// Touch returns the key that is written and deleted at once where mark is, so that its node has written something.
+func Touch(mark string) string { return mark + ":touch" }
+
 // Record returns the key of the haul's record. It shares one slot with Lease, Refusals and Tombstone.
 func (k Keys) Record() string { return k.key("{haul}:record") }
 

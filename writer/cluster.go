@@ -78,12 +78,6 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 			return err
 		}
 	}
-	for addr, l := range c.byKey {
-		if !serves[addr] {
-			l.close()
-			delete(c.byKey, addr)
-		}
-	}
 	for slot := range c.owner {
 		addr, _ := topo.Owner(uint16(slot))
 		l := c.byKey[addr]
@@ -91,6 +85,13 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 		c.owner[slot] = l
 	}
 	c.d.setLanes(lanes)
+	for addr, l := range c.byKey {
+		if !serves[addr] {
+			l.close()
+			delete(c.byKey, addr)
+			c.d.inherit(l)
+		}
+	}
 	return nil
 }
 
@@ -110,7 +111,6 @@ func (c *cluster) dispatch(ctx context.Context, b *haul.Batch) error {
 	if err := c.d.hasDBs(ctx, b); err != nil {
 		return err
 	}
-	applied := 0
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		if e.Drop != haul.DropNone {
@@ -118,7 +118,7 @@ func (c *cluster) dispatch(ctx context.Context, b *haul.Batch) error {
 		}
 		if slot, ok := singleSlot(b, e); ok {
 			if !b.Snapshot && c.d.isApplied(slot, e) {
-				applied++
+				c.owner[slot].had++
 			} else {
 				c.add(c.owner[slot], item{b, uint32(i), 1, whole, slot})
 			}
@@ -129,8 +129,11 @@ func (c *cluster) dispatch(ctx context.Context, b *haul.Batch) error {
 		}
 	}
 	c.flush()
-	if applied > 0 {
-		c.d.alreadyApplied(b, applied)
+	for _, l := range c.d.lanes {
+		if n := l.had; n > 0 {
+			l.had = 0
+			c.d.alreadyApplied(l, b, n)
+		}
 	}
 	return nil
 }
@@ -220,7 +223,7 @@ func (c *cluster) place(ctx context.Context, it item) error {
 	ways, err := c.ways(ctx, it)
 	for _, w := range ways {
 		if c.d.isApplied(w.slot, w.entry()) {
-			c.d.alreadyApplied(w.batch, 1)
+			c.d.alreadyApplied(c.owner[w.slot], w.batch, 1)
 		} else {
 			c.add(c.owner[w.slot], w.item)
 		}
@@ -265,7 +268,7 @@ func (c *cluster) oneAgain(ctx context.Context, s *singles, it item, moving map[
 	}
 	for _, w := range ways {
 		if !it.batch.Snapshot && c.d.isApplied(w.slot, w.entry()) {
-			w.batch.Done(1)
+			c.owner[w.slot].complete(w.batch, 1)
 			continue
 		}
 		if !moving[w.slot] {

@@ -38,10 +38,10 @@ func (d *dispatcher) isApplied(slot uint16, e *haul.Entry) bool {
 	return d.applied != nil && e.End <= d.applied[slot]
 }
 
-// alreadyApplied completes entries that the target has.
-func (d *dispatcher) alreadyApplied(b *haul.Batch, n int) {
+// alreadyApplied completes entries that the node of a lane has.
+func (d *dispatcher) alreadyApplied(l *lane, b *haul.Batch, n int) {
 	d.count("already_applied", int64(n))
-	b.Done(n)
+	l.complete(b, n)
 }
 
 // skipApplied drops those entries of a batch that a standalone target has, and returns their number.
@@ -165,6 +165,7 @@ func (d *dispatcher) refence(ctx context.Context) error {
 			continue
 		}
 		l.fresh = false
+		l.touch() // what its fences say may have been written by others
 		if !d.exact() || d.applied == nil {
 			continue
 		}

@@ -70,11 +70,11 @@ func (s *singles) write(ctx context.Context, it item, slot uint16) error {
 			addr, asking = s.c.owner[slot].addr, false
 		case a.refused == nil && a.torn == nil:
 			d.backoff.Reset()
-			it.batch.Done(1)
+			s.complete(it, addr)
 			return nil
 		case a.refused == nil:
 			if d.torn(it, a.torn) {
-				it.batch.Done(1)
+				s.complete(it, addr)
 			}
 			return nil
 		default:
@@ -85,7 +85,7 @@ func (s *singles) write(ctx context.Context, it item, slot uint16) error {
 				continue
 			}
 			if classify(e) == actData && d.existing(it, e) {
-				it.batch.Done(1)
+				s.complete(it, addr)
 				return nil
 			}
 			if classify(e) == actData && d.cfg.OnError != OnErrorHold {
@@ -103,6 +103,17 @@ func (s *singles) write(ctx context.Context, it item, slot uint16) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// complete completes an item that the node at addr has taken.
+func (s *singles) complete(it item, addr string) {
+	l := s.c.byKey[addr]
+	if l == nil { // it has no slot yet
+		s.c.d.completeEverywhere(it.batch, 1)
+		return
+	}
+	l.touch()
+	l.complete(it.batch, 1)
 }
 
 // maxHops is how many redirects are followed without a pause: nodes that disagree may send one round in circles.

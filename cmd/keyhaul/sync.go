@@ -145,6 +145,9 @@ func (a *app) haul(ctx context.Context) error {
 			"the target has no complete copy of a haul %q", a.cfg.Name)
 	}
 	plan := e.plan(a.cfg, st)
+	if few := e.fewReplicas(a.cfg); few != "" {
+		a.log.Warn().Msg(few)
+	}
 	if a.cfg.DryRun {
 		for _, line := range plan {
 			fmt.Println(line)
@@ -358,7 +361,7 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 			ErrorsLog: a.state.file("errors.log"), SnapshotLanes: lanes,
 			Exact: cfg.Delivery == exactlyOnce, Store: a.store, Lease: a.lease, Applied: applied, RunIDs: runIDs, ReplayUntil: replayUntil,
 			Grace: time.Duration(l.first.Grace) * time.Millisecond, PutOff: putOff, ImportSource: l.first.Import,
-			ReplyTimeout: cfg.ReplyTimeout, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
+			ReplyTimeout: cfg.ReplyTimeout, WaitReplicas: cfg.WaitReplicas, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
 			Waits: a.waits, Log: a.log,
 		}),
 		Channel:       haul.NewChannel(cfg.Buffer.MaxBytes),
