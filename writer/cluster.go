@@ -10,6 +10,7 @@ import (
 	"github.com/keyhaul/keyhaul/internal/command"
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/keepalive"
 )
 
 // cluster is the router of a target cluster: one lane a primary, entries by the slots of their keys.
@@ -25,6 +26,7 @@ func (c *cluster) mode() string { return "cluster" }
 // open finds the primaries and connects to each, until all slots are covered by lanes that are up.
 func (c *cluster) open(ctx context.Context, hint string) error {
 	const who = "target cluster"
+	backoff := keepalive.Backoff{Max: time.Second} // a replica may take over at any moment
 	for {
 		err := c.tryOpen(ctx, c.seeds(hint))
 		if err == nil {
@@ -39,7 +41,7 @@ func (c *cluster) open(ctx context.Context, hint string) error {
 		}
 		c.d.cfg.Waits.Set(who, err.Error(), "none needed if the cluster is failing over; else look at CLUSTER NODES there")
 		select {
-		case <-time.After(c.d.backoff.Next()):
+		case <-time.After(backoff.Next()):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -47,7 +49,7 @@ func (c *cluster) open(ctx context.Context, hint string) error {
 }
 
 func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
-	const patience = 3 * time.Second // for a node that may just be failing over
+	const patience = 3 * time.Second // for a node that may just be failing over: then another one has its slots soon
 	topo, err := topology.Discover(ctx, c.d.cfg.Dialer, seeds)
 	if err != nil {
 		return err
@@ -72,7 +74,7 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 			continue
 		}
 		short, cancel := context.WithTimeout(ctx, patience)
-		err := c.d.connect(short, l)
+		err := c.d.connect(short, l, true)
 		cancel()
 		if err != nil {
 			return err

@@ -36,7 +36,7 @@ func (d *dispatcher) connectAll(ctx context.Context, lanes []*lane) error {
 		if l.up() {
 			continue
 		}
-		if err := d.connect(ctx, l); err != nil {
+		if err := d.connect(ctx, l, false); err != nil {
 			return err
 		}
 	}
