@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,16 +34,19 @@ type Store struct {
 	cfg   Config
 	lease atomic.Pointer[Lease] // that guards what is written; nil before it is acquired and when it is released
 
-	mu     sync.Mutex // guards the following
-	record Record
-	known  bool // record was loaded or saved
-	layout *layout
-	seed   string              // address that told the layout
-	marked map[uint16]struct{} // slots that have a mark, on a cluster
-	runIDs map[string]bool     // of the processes that Load has read; empty before
-	idle   map[string]*conn    // by address
-	ghosts []ghost
-	closed bool
+	saving sync.Mutex // held while a record is made and saved
+
+	mu      sync.Mutex // guards the following
+	record  Record
+	known   bool     // record was loaded or saved
+	holders []string // for the record
+	layout  *layout
+	seed    string              // address that told the layout
+	marked  map[uint16]struct{} // slots that have a mark, on a cluster
+	runIDs  map[string]bool     // of the processes that Load has read; empty before
+	idle    map[string]*conn    // by address
+	ghosts  []ghost
+	closed  bool
 }
 
 // New returns a Store. It connects when it is used.
@@ -63,13 +67,22 @@ func (s *Store) Record() Record {
 func (s *Store) remember(r Record, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.record, s.known = r, known
+	s.record, s.known, s.holders = r, known, r.Holders
 }
 
 // Save writes the record and registers the haul on the target. It leaves a tombstone where it is. It tries until ctx
 // ends.
 func (s *Store) Save(ctx context.Context, r Record) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	return s.save(ctx, r)
+}
+
+func (s *Store) save(ctx context.Context, r Record) error {
 	r.Version = recordVersion
+	s.mu.Lock()
+	r.Holders = s.holders
+	s.mu.Unlock()
 	if n := len(r.Syncs); n > maxSyncs {
 		r.Syncs = r.Syncs[n-maxSyncs:]
 	}
@@ -85,6 +98,22 @@ func (s *Store) Save(ctx context.Context, r Record) error {
 	}
 	s.remember(r, true)
 	return nil
+}
+
+// Hold notes in the record who is going to be written to. Nothing may be sent to a new one before. It tries until ctx
+// ends.
+func (s *Store) Hold(ctx context.Context, holders []string) error {
+	slices.Sort(holders)
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.mu.Lock()
+	r, known, same := s.record, s.known, slices.Equal(s.holders, holders)
+	s.holders = holders
+	s.mu.Unlock()
+	if same || !known { // Save has them
+		return nil
+	}
+	return s.save(ctx, r)
 }
 
 // Note appends a refusal to the journal. It tries until ctx ends. A lost reply may leave the refusal there twice.

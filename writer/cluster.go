@@ -80,6 +80,9 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 			return err
 		}
 	}
+	if err := c.d.hold(ctx, lanes); err != nil {
+		return err
+	}
 	for slot := range c.owner {
 		addr, _ := topo.Owner(uint16(slot))
 		l := c.byKey[addr]

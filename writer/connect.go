@@ -89,7 +89,7 @@ func (d *dispatcher) prepare(ctx context.Context, l *lane, c *resp.Conn) error {
 			if err := d.evict(ctx, l, node); err != nil {
 				return err
 			}
-			l.id, l.runID = r.Int, node.RunID
+			l.id, l.runID, l.holder = r.Int, node.RunID, checkpoint.Holder(node)
 		}
 	}
 	if d.cfg.Lease != nil { // after its name is known, so that who takes over finds this connection or this one the lease

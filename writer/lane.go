@@ -31,6 +31,7 @@ type lane struct {
 	fresh  bool   // the dispatcher's: it was connected anew since fences were read
 	id     int64  // the dispatcher's: the target's number of the connection; 0 if unknown
 	runID  string // the dispatcher's: of the server that it was connected to
+	holder string // the dispatcher's: what that server holds, see checkpoint.Holder
 
 	mu       sync.Mutex
 	conn     *resp.Conn    // nil while down

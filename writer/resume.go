@@ -222,6 +222,18 @@ func (d *dispatcher) known(l *lane, node topology.Node) error {
 	return nil
 }
 
+// hold notes on the target whom it is going to write to.
+func (d *dispatcher) hold(ctx context.Context, lanes []*lane) error {
+	if d.cfg.Store == nil {
+		return nil
+	}
+	var holders []string
+	for _, l := range lanes {
+		holders = append(holders, l.holder)
+	}
+	return d.cfg.Store.Hold(ctx, holders)
+}
+
 // evict makes sure that bytes of the lane's last connection, if the server still holds any, are not executed later.
 func (d *dispatcher) evict(ctx context.Context, l *lane, node topology.Node) error {
 	if d.cfg.Store == nil || l.id == 0 || l.runID != node.RunID {

@@ -174,7 +174,7 @@ func (s *trial) inStep(node *rt.Server) {
 	s.t.Helper()
 	rt.Eventually(s.t, patience, func() error {
 		if info := node.Info("replication"); info["role"] != "slave" || info["master_link_status"] != "up" {
-			return fmt.Errorf("%s is a %s, its link is %s", node.Addr, info["role"], info["master_link_status"])
+			return fmt.Errorf("%s is a %s, its link is %s:\n%s", node.Addr, info["role"], info["master_link_status"], node.MustDo("CLUSTER", "NODES").Text)
 		}
 		return nil
 	})
@@ -191,7 +191,13 @@ func TestSoakManualFailover(t *testing.T) {
 		primary, replica := s.shard()
 		s.strike(func() {
 			began := time.Now()
-			s.whole.Failover(replica)
+			rt.Eventually(t, patience, func() error {
+				s.whole.Failover(replica)
+				if role := replica.Info("replication")["role"]; role != "master" { // it lost another vote meanwhile
+					return fmt.Errorf("%s is a %s again", replica.Addr, role)
+				}
+				return nil
+			})
 			promoted := time.Since(began)
 			s.moving(s.keyhaul)
 			t.Logf("promoted after %v, entries flow again after %v", promoted.Round(10*time.Millisecond), time.Since(began).Round(10*time.Millisecond))

@@ -249,6 +249,9 @@ func (a *app) follow(ctx context.Context, e *ends) error {
 		if err := a.store.Complete(ctx, st); err != nil {
 			return err
 		}
+		if e.target.Cluster && st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming {
+			a.level(ctx, st)
+		}
 		if len(st.Refusals) > 0 {
 			if err := a.listRefusals(ctx, st); err != nil {
 				return err
@@ -279,6 +282,14 @@ func (a *app) follow(ctx context.Context, e *ends) error {
 		default:
 			return err
 		}
+	}
+}
+
+// level gives each node of the target the mark that reading goes on from, and removes others, which slots have taken
+// along. Where it cannot be written now, in a slot that is being migrated say, the writer does it later.
+func (a *app) level(ctx context.Context, st *checkpoint.State) {
+	if err := a.store.Mark(ctx, checkpoint.Fence{Generation: st.Record.Generation, At: st.Base}); err != nil {
+		a.log.Warn().Err(err).Msg("the marks on the target are written later")
 	}
 }
 
