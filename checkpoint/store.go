@@ -107,7 +107,7 @@ func (s *Store) Hold(ctx context.Context, holders []string) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.mu.Lock()
-	r, known, same := s.record, s.known, slices.Equal(s.holders, holders)
+	r, known, same := s.record, s.known, slices.Equal(s.record.Holders, holders)
 	s.holders = holders
 	s.mu.Unlock()
 	if same || !known { // Save has them
