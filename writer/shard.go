@@ -133,7 +133,7 @@ func (d *dispatcher) emptyShard(ctx context.Context, it item) error {
 			return err
 		}
 	}
-	b.Done(1)
+	d.completeEverywhere(b, 1)
 	return nil
 }
 

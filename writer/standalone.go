@@ -36,7 +36,7 @@ func (d *dispatcher) connectAll(ctx context.Context, lanes []*lane) error {
 		if l.up() {
 			continue
 		}
-		if err := d.connect(ctx, l); err != nil {
+		if err := d.connect(ctx, l, false); err != nil {
 			return err
 		}
 	}
@@ -54,10 +54,10 @@ func (s *standalone) dispatch(ctx context.Context, b *haul.Batch, from, to int) 
 	}
 	if applied := s.d.skipApplied(b); applied > 0 {
 		if applied == len(b.Entries) {
-			s.d.alreadyApplied(b, applied)
+			s.d.alreadyApplied(s.d.lanes[0], b, applied)
 			return nil
 		}
-		defer s.d.alreadyApplied(b, applied)
+		defer s.d.alreadyApplied(s.d.lanes[0], b, applied)
 	}
 	eachRun(b, from, to, func(first, n uint32) { l.push(item{batch: b, first: first, n: n}) })
 	return nil
@@ -92,7 +92,7 @@ func (s *standalone) again(_ context.Context, items []item, _ map[uint16]bool) e
 	for _, it := range items {
 		for ; it.n > 0 && s.d.applied != nil && !it.batch.Snapshot && s.d.isApplied(0, it.entry()); it.n-- {
 			it.first++
-			it.batch.Done(1)
+			s.d.lanes[0].complete(it.batch, 1)
 		}
 		if it.n > 0 {
 			left = append(left, it)

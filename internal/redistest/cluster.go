@@ -24,7 +24,8 @@ type ClusterOptions struct {
 type Cluster struct {
 	Nodes []*Server
 
-	t TB
+	t    TB
+	opts Options
 }
 
 // StartCluster starts and forms a cluster, and waits until every node says that it is whole.
@@ -34,7 +35,7 @@ func StartCluster(t TB, opts ClusterOptions) *Cluster {
 	config := map[string]string{"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
 	maps.Copy(config, opts.Config)
 	opts.Config = config
-	c := &Cluster{t: t}
+	c := &Cluster{t: t, opts: opts.Options}
 	for range opts.Primaries * (1 + opts.Replicas) {
 		c.Nodes = append(c.Nodes, Start(t, opts.Options))
 	}
@@ -57,6 +58,17 @@ func StartCluster(t TB, opts ClusterOptions) *Cluster {
 	}
 	c.WaitOK()
 	return c
+}
+
+// AddPrimary starts one more node, which has no slots yet, and puts it behind the others.
+func (c *Cluster) AddPrimary() *Server {
+	c.t.Helper()
+	node := Start(c.t, c.opts)
+	c.Nodes = append(c.Nodes, node)
+	c.Nodes[0].MustDo("CLUSTER", "MEET", "127.0.0.1", node.Port)
+	c.waitKnown()
+	c.WaitOK()
+	return node
 }
 
 // addSlots assigns the slots of [first, end) to node.
