@@ -182,6 +182,14 @@ func singleSlot(b *haul.Batch, e *haul.Entry) (uint16, bool) {
 	return 0, false
 }
 
+// own implements router.
+func (c *cluster) own(b *haul.Batch, slot uint16) {
+	for i := range b.Entries {
+		c.add(c.owner[slot], item{b, uint32(i), 1, whole, slot})
+	}
+	c.flush()
+}
+
 // add gives an item to a lane when flush is called next, together with its neighbours where they go the same way.
 func (c *cluster) add(l *lane, it item) {
 	if n := len(l.local); n > 0 {

@@ -63,6 +63,11 @@ func (s *standalone) dispatch(ctx context.Context, b *haul.Batch, from, to int) 
 	return nil
 }
 
+// own implements router.
+func (s *standalone) own(b *haul.Batch, _ uint16) {
+	s.d.lanes[0].push(item{batch: b, n: uint32(len(b.Entries))})
+}
+
 // eachRun calls f for each longest run of entries that pass, from one index to another. A big one is a run of its own.
 // Once f was called for the last run the batch may be gone.
 func eachRun(b *haul.Batch, from, end int, f func(first, n uint32)) {
@@ -90,7 +95,7 @@ func eachRun(b *haul.Batch, from, end int, f func(first, n uint32)) {
 func (s *standalone) again(_ context.Context, items []item, _ map[uint16]bool) error {
 	left := items[:0]
 	for _, it := range items {
-		for ; it.n > 0 && s.d.applied != nil && !it.batch.Snapshot && s.d.isApplied(0, it.entry()); it.n-- {
+		for ; it.n > 0 && s.d.applied != nil && !it.batch.Snapshot && !it.batch.Own && s.d.isApplied(0, it.entry()); it.n-- {
 			it.first++
 			s.d.lanes[0].complete(it.batch, 1)
 		}

@@ -84,6 +84,9 @@ func (l *link) follow(ctx context.Context) error {
 		l.ran = true
 		l.monitor.watch(l.name, h.Reader, h.Writer)
 		err = h.Run(ctx)
+		if l.shard != nil {
+			l.shard.ended()
+		}
 		book.close()
 		h.Channel.Leave()
 		l.began = l.store.Record()
@@ -194,7 +197,7 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 		Reader: psync, Writer: writer.New(to), Channel: l.channel(), DrainDeadline: cfg.DrainDeadline,
 	}
 	if l.shard != nil {
-		l.shard.begins(h.Reader)
+		l.shard.begins(h)
 	}
 	return h, book, nil
 }
