@@ -21,13 +21,15 @@ import (
 type router interface {
 	// mode names it for status.
 	mode() string
-	// open connects every lane, waiting as long as it takes. Lanes that are up stay as they are. hint is the address
-	// that a redirect has named, if one has.
-	open(ctx context.Context, hint string) error
+	// open connects every lane, waiting as long as it takes. Lanes that are up stay as they are.
+	open(ctx context.Context) error
 	// dispatch gives the entries of a batch from one index to another to lanes, in order.
 	dispatch(ctx context.Context, b *haul.Batch, from, to int) error
-	// again gives items to lanes that were sent before, in order. Slots in moving are on their way between nodes.
-	again(ctx context.Context, items []item, moving map[uint16]bool) error
+	// again gives items to lanes that were sent before, in order.
+	again(items []item)
+	// attend does what has become due for slots that move; moves tells when. tick is called once a second.
+	attend() error
+	tick()
 	// behind reports whether an item must be sent again because an earlier one, which lane l has noted, is.
 	behind(l *lane, it item) bool
 	note(l *lane, it item)
@@ -36,14 +38,16 @@ type router interface {
 }
 
 // dispatcher is the writer: it receives batches, gives their entries to lanes, and mends what goes wrong. What goes
-// wrong is always mended in one way: all lanes are held until nothing is on its way, what was not acknowledged is
-// collected, the target is waited for, and the collected entries are sent again before any other.
+// wrong with a node is always mended in one way: all lanes are held until nothing is on its way, what was not
+// acknowledged is collected, the target is waited for, and the collected entries are sent again before any other. Of
+// slots that move see frozen.go.
 type dispatcher struct {
 	cfg     Config
 	enc     encoder
 	route   router
 	trouble chan struct{} // a lane has failed entries, or is down
 	idle    chan struct{} // a lane has nothing in flight
+	moves   chan struct{} // there is something to attend to
 	dead    chan error    // an error that ends the run
 	backoff keepalive.Backoff
 	began   time.Time
@@ -54,7 +58,8 @@ type dispatcher struct {
 
 	waiting atomic.Bool // a wait for the target as a whole is shown
 
-	slots       *slotTable      // of a cluster to which delivery is exactly once
+	frozen      *frozenSlots // of a cluster, as slots
+	slots       *slotTable
 	fenceKeys   []string        // by slot
 	opened      bool            // every lane was connected once
 	runIDs      map[string]bool // of the servers that this run has been connected to, or knows the fences of
@@ -90,6 +95,7 @@ func newDispatcher(cfg Config) *dispatcher {
 		began:   time.Now(),
 		trouble: make(chan struct{}, 1),
 		idle:    make(chan struct{}, 1),
+		moves:   make(chan struct{}, 1),
 		dead:    make(chan error, 1),
 		counts:  make(map[string]int64),
 		errlog:  &errorsLog{path: cfg.ErrorsLog},
@@ -104,14 +110,14 @@ func newDispatcher(cfg Config) *dispatcher {
 	for _, at := range cfg.Applied {
 		d.resumed = max(d.resumed, at)
 	}
-	if cfg.Store == nil {
-		return d
-	}
 	if cfg.Node.Cluster {
+		d.slots = new(slotTable)
 		if cfg.Exact {
-			d.slots = new(slotTable)
 			d.fenceKeys = fenceKeys(cfg.Store.Keys())
 		}
+		return d
+	}
+	if cfg.Store == nil {
 		return d
 	}
 	keys := cfg.Store.Keys()
@@ -142,8 +148,11 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	}
 	defer d.group.Wait() //nolint:errcheck // lanes report their errors to the dispatcher
 	defer cancel()
-	if err := d.route.open(ctx, ""); err != nil {
+	if err := d.route.open(ctx); err != nil {
 		return err
+	}
+	if d.frozen != nil {
+		d.frozen.start(ctx)
 	}
 	d.opened = true
 	d.setReady(true)
@@ -166,7 +175,12 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 			if err := d.recover(ctx); err != nil {
 				return err
 			}
+		case <-d.moves:
+			if err := d.route.attend(); err != nil {
+				return err
+			}
 		case <-tick.C:
+			d.route.tick()
 			d.mark(in.Watermark.Stream())
 		case err := <-d.dead:
 			return err
@@ -250,9 +264,13 @@ func (d *dispatcher) dispatch(ctx context.Context, b *haul.Batch) error {
 
 // drain waits until every lane is idle, mending what goes wrong meanwhile.
 func (d *dispatcher) drain(ctx context.Context) error {
-	for !d.allLanes((*lane).idle) {
+	for !d.allLanes((*lane).idle) || !d.frozen.none() {
 		select {
 		case <-d.idle:
+		case <-d.moves:
+			if err := d.route.attend(); err != nil {
+				return err
+			}
 		case <-d.trouble:
 			if err := d.recover(ctx); err != nil {
 				return err
@@ -333,6 +351,7 @@ func (d *dispatcher) Status() haul.WriterStatus {
 	for _, l := range lanes {
 		s.Lanes = append(s.Lanes, l.status())
 	}
+	s.Slots, s.FrozenSlots = d.frozen.status()
 	return s
 }
 

@@ -381,8 +381,11 @@ func slotsAddedNode(t *testing.T, c *rt.Cluster) {
 	if got := answerOf(c.MustDo("{x}0", "GET", "{x}0")); got != "last" {
 		t.Errorf("{x}0 is %s", got)
 	}
-	if n := len(r.w.Status().Lanes); n != 3 {
-		t.Errorf("there are %d lanes, want 3", n)
-	}
+	rt.Eventually(t, limit, func() error {
+		if n := len(r.w.Status().Lanes); n != 3 {
+			return fmt.Errorf("there are %d lanes, want 3", n)
+		}
+		return nil
+	})
 	r.waitsNoMore()
 }
