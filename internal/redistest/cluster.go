@@ -192,35 +192,6 @@ func (c *Cluster) MustDo(key string, args ...any) resp.Reply {
 	return c.NodeFor(Slot(key)).MustDo(args...)
 }
 
-// MoveSlot moves a slot and its keys key by key, as redis-cli does: clients meet ASK and then MOVED.
-func (c *Cluster) MoveSlot(slot int, from, to *Server) {
-	c.t.Helper()
-	fromID, toID := nodeID(from), nodeID(to)
-	to.MustDo("CLUSTER", "SETSLOT", slot, "IMPORTING", fromID)
-	from.MustDo("CLUSTER", "SETSLOT", slot, "MIGRATING", toID)
-	for {
-		keys := from.MustDo("CLUSTER", "GETKEYSINSLOT", slot, 100).Array
-		if len(keys) == 0 {
-			break
-		}
-		args := []any{"MIGRATE", "127.0.0.1", to.Port, "", 0, 5000}
-		if password := from.opts.Password; password != "" {
-			args = append(args, "AUTH", password)
-		}
-		args = append(args, "KEYS")
-		for _, key := range keys {
-			args = append(args, key.Text)
-		}
-		from.MustDo(args...)
-	}
-	to.MustDo("CLUSTER", "SETSLOT", slot, "NODE", toID)
-	// A node that has heard already that its last slot is gone may be a replica of the new owner by now.
-	if r := from.Do("CLUSTER", "SETSLOT", slot, "NODE", toID); r.Err() != nil && !strings.Contains(r.Text, "only with masters") {
-		c.t.Fatalf("redistest: SETSLOT on %s: %s", from.Addr, r.Text)
-	}
-	c.WaitOK()
-}
-
 // Failover makes a replica the primary of its shard, in agreement with the old one.
 func (c *Cluster) Failover(replica *Server) {
 	c.t.Helper()
