@@ -336,9 +336,11 @@ func barrierWhileTheClusterChanges(t *testing.T, c *rt.Cluster) {
 }
 
 func slotsAddedNode(t *testing.T, c *rt.Cluster) {
-	extra := rt.Start(t, rt.Options{Config: map[string]string{
-		"cluster-enabled": "yes", "cluster-node-timeout": "2000", "cluster-allow-replica-migration": "no", // it stays a primary without slots
-	}})
+	config := map[string]string{"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
+	if c.Nodes[0].Version.AtLeast(7, 0) {
+		config["cluster-allow-replica-migration"] = "no" // it stays a primary without slots
+	}
+	extra := rt.Start(t, rt.Options{Config: config})
 	g, r := clusterRig(t, c, nil)
 	g.nodes = append(g.nodes, extra)
 	stop := make(chan struct{})

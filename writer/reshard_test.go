@@ -23,7 +23,7 @@ type reshard struct {
 	done   chan struct{}
 }
 
-// newReshard begins with slots that have keys. Each nodes's slots are next to each other.
+// newReshard begins with n slots that have keys, a third of them at each node, and these next to each other.
 func newReshard(t *testing.T, c *rt.Cluster, n int, change func(*Config)) *reshard {
 	t.Helper()
 	for _, node := range c.Nodes {
@@ -31,7 +31,7 @@ func newReshard(t *testing.T, c *rt.Cluster, n int, change func(*Config)) *resha
 	}
 	s := &reshard{r: exactRig(t, c.Nodes[0].Addr, change), c: c, still: checkpoint.Tag(16000), stop: make(chan struct{}), done: make(chan struct{})}
 	for i := range n {
-		s.slots = append(s.slots, i*15000/n)
+		s.slots = append(s.slots, i*3/n*5462+i)
 	}
 	s.send()
 	s.r.drained()
