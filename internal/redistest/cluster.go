@@ -24,8 +24,9 @@ type ClusterOptions struct {
 type Cluster struct {
 	Nodes []*Server
 
-	t    TB
-	opts Options
+	t        TB
+	opts     Options
+	importer *Server // of the last slot that was moved
 }
 
 // StartCluster starts and forms a cluster, and waits until every node says that it is whole.
@@ -104,11 +105,12 @@ func (c *Cluster) waitKnown() {
 	})
 }
 
-// WaitOK waits until every node that runs says that the cluster is whole, and all agree on who owns which slots.
+// WaitOK waits until every node that runs says that the cluster is whole, and all agree on who owns which slots and on the
+// epoch: two nodes that claim slots under one epoch would dispute them.
 func (c *Cluster) WaitOK() {
 	c.t.Helper()
 	Eventually(c.t, time.Minute, func() error {
-		var owners string
+		var owners, epoch string
 		for _, node := range c.Nodes {
 			if !node.responsive() {
 				continue
@@ -116,6 +118,11 @@ func (c *Cluster) WaitOK() {
 			info := parseInfo(node.MustDo("CLUSTER", "INFO").Text)
 			if info["cluster_state"] != "ok" || info["cluster_slots_assigned"] != strconv.Itoa(slots) {
 				return fmt.Errorf("%s: cluster_state is %s with %s slots", node.Addr, info["cluster_state"], info["cluster_slots_assigned"])
+			}
+			if mine := info["cluster_current_epoch"]; epoch == "" {
+				epoch = mine
+			} else if epoch != mine {
+				return fmt.Errorf("%s: nodes disagree on the epoch", node.Addr)
 			}
 			table, err := parseSlots(node.MustDo("CLUSTER", "SLOTS"), "127.0.0.1")
 			if err != nil {

@@ -15,10 +15,14 @@ func (c *Cluster) MoveSlot(slot int, from, to *Server) {
 }
 
 // MoveSlotWhile is MoveSlot that calls during, if it is not nil, when half of the keys have moved, and does not wait until
-// the nodes agree.
+// the nodes agree, unless another node than before takes the slot.
 func (c *Cluster) MoveSlotWhile(slot int, from, to *Server, during func()) {
 	c.t.Helper()
 	const atOnce = 100
+	if to != c.importer {
+		c.WaitOK()
+		c.importer = to
+	}
 	toID := nodeID(to)
 	to.MustDo("CLUSTER", "SETSLOT", slot, "IMPORTING", nodeID(from))
 	from.MustDo("CLUSTER", "SETSLOT", slot, "MIGRATING", toID)
