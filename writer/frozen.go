@@ -1,6 +1,7 @@
 package writer
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -43,6 +44,7 @@ type frozenSlot struct {
 	from    string // the node that it was frozen at
 	home    string // the node that has it, as far as is known
 	to      string // where the last redirect has led
+	lost    bool   // home was not reached
 	err     *resp.Error
 	since   time.Time // it is frozen
 	moved   time.Time // an entry was taken last
@@ -121,17 +123,19 @@ func (fs *frozenSlot) note(err *resp.Error, addr string) {
 func (f *frozenSlots) add(it item, addr string, err *resp.Error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	before := len(f.slots)
 	fs := f.get(it.slot, addr, err)
 	fs.queue = append(fs.queue, it)
-	fs.whole = true
+	fs.whole = fs.whole || len(f.slots) > before
 	signal(f.due)
 }
 
-// freeze is the dispatcher's: it keeps what comes from now on.
+// freeze is the dispatcher's: it keeps what comes from now on, and waits for what the lane has.
 func (f *frozenSlots) freeze(slot uint16, addr, home string, err *resp.Error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fs := f.get(slot, addr, err)
+	fs.whole, fs.thawing = false, false
 	if home != "" {
 		fs.home = home
 	}
@@ -154,7 +158,11 @@ func (f *frozenSlots) takeOver(slot uint16, items []item) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fs := f.slots[slot]
-	fs.queue = append(items, fs.queue...)
+	first := 0
+	if fs.busy { // with a key of the snapshot
+		first = 1
+	}
+	fs.queue = slices.Insert(fs.queue, first, items...)
 	fs.whole = true
 	signal(f.due)
 }

@@ -36,25 +36,14 @@ func (f *frozenSlots) resolve(ctx context.Context) {
 	timer := time.NewTimer(longWait)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		if err := f.c.d.leased(ctx); err != nil {
+		some, err := f.step(ctx, &s)
+		if err != nil && ctx.Err() == nil {
 			f.c.d.fatal(err)
 			return
 		}
-		f.sending.RLock()
-		fs, it, home := f.pick()
-		if fs != nil {
-			a, err := s.write(ctx, it, home)
-			if err == nil {
-				err = f.outcome(fs, it, a)
-			}
-			f.sending.RUnlock()
-			if err != nil && ctx.Err() == nil {
-				f.c.d.fatal(err)
-				return
-			}
+		if some {
 			continue
 		}
-		f.sending.RUnlock()
 		timer.Reset(f.rest())
 		select {
 		case <-f.due:
@@ -62,6 +51,24 @@ func (f *frozenSlots) resolve(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// step tries one entry, and reports whether there was one to try.
+func (f *frozenSlots) step(ctx context.Context, s *singles) (bool, error) {
+	if err := f.c.d.leased(ctx); err != nil {
+		return false, err
+	}
+	f.sending.RLock()
+	defer f.sending.RUnlock()
+	fs, it, home := f.pick()
+	if fs == nil {
+		return false, nil
+	}
+	a, err := s.write(ctx, it, home)
+	if err != nil {
+		return true, err
+	}
+	return true, f.outcome(fs, it, a)
 }
 
 // pick returns a slot whose oldest entry is to be tried, and that entry; nil if there is none now.
@@ -73,7 +80,7 @@ func (f *frozenSlots) pick() (fs *frozenSlot, it item, home string) {
 		switch {
 		case !fs.whole || fs.busy || fs.thawing || now.Before(f.nextOf(fs)):
 		case len(fs.queue) == 0:
-			f.thaws(fs)
+			f.thaw(fs)
 		default:
 			fs.busy = true
 			signal(f.due) // there may be another one
@@ -92,8 +99,8 @@ func (f *frozenSlots) nextOf(fs *frozenSlot) time.Time {
 	return fs.next
 }
 
-// thaws gives a slot to the dispatcher. The mutex must be held.
-func (f *frozenSlots) thaws(fs *frozenSlot) {
+// thaw gives a slot to the dispatcher. The mutex must be held.
+func (f *frozenSlots) thaw(fs *frozenSlot) {
 	fs.thawing = true
 	f.thawing = append(f.thawing, fs)
 	signal(f.c.d.moves)
@@ -121,7 +128,7 @@ func (f *frozenSlots) outcome(fs *frozenSlot, it item, a answer) error {
 	f.mu.Lock()
 	now := time.Now()
 	fs.busy = false
-	fs.home = a.home
+	fs.home, fs.lost = a.home, false
 	if !taken {
 		f.putOff(fs, a, now)
 		f.mu.Unlock()
@@ -135,7 +142,7 @@ func (f *frozenSlots) outcome(fs *frozenSlot, it item, a answer) error {
 		fs.calm = 0
 	}
 	if len(fs.queue) == 0 || !a.asked && (fs.home != fs.from || fs.calm >= calmAfter) {
-		f.thaws(fs)
+		f.thaw(fs)
 	}
 	f.mu.Unlock()
 	f.c.d.progress()
@@ -154,7 +161,7 @@ func (f *frozenSlots) putOff(fs *frozenSlot, a answer, now time.Time) {
 			f.down = now.Add(longWait)
 		}
 	} else {
-		f.doubts = true // the node is not reached
+		fs.lost, f.doubts = true, true
 		signal(f.c.d.moves)
 	}
 	fs.calm = 0

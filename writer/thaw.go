@@ -51,7 +51,11 @@ func (c *cluster) freeze(slot uint16, l *lane, home string, err *resp.Error) {
 
 // thaw gives what is left of a slot to the lane of the node that has it now.
 func (c *cluster) thaw(fs *frozenSlot) {
-	l := c.byKey[fs.home] // nobody else changes it as long as it thaws
+	home, ok := c.frozen.thaws(fs)
+	if !ok {
+		return
+	}
+	l := c.byKey[home]
 	if l == nil || !l.up() {
 		c.frozen.refreeze(fs)
 		c.look()
@@ -66,6 +70,13 @@ func (c *cluster) thaw(fs *frozenSlot) {
 	l.push(c.frozen.remove(slot)...)
 	signal(c.d.idle)
 	c.d.cfg.Log.Debug().Uint16("slot", slot).Str("to", l.addr).Msg("a slot of the target has thawed")
+}
+
+// thaws returns the node that has a slot, if the slot is still to be given to it.
+func (f *frozenSlots) thaws(fs *frozenSlot) (home string, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return fs.home, f.slots[fs.slot] == fs && fs.thawing
 }
 
 // refreeze has a slot that could not be given to a lane tried again.
@@ -156,6 +167,7 @@ func (c *cluster) adopt(found *survey) error {
 	if found.topo == nil || found.err != nil {
 		return found.err
 	}
+	c.frozen.rehome(found.topo)
 	for slot := range c.owner {
 		addr, ok := found.topo.Owner(uint16(slot))
 		if l := c.byKey[addr]; ok && l != nil && l != c.owner[slot] {
@@ -163,6 +175,17 @@ func (c *cluster) adopt(found *survey) error {
 		}
 	}
 	return nil
+}
+
+// rehome has slots whose node was not reached tried where they are now.
+func (f *frozenSlots) rehome(topo *topology.Cluster) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, fs := range f.slots {
+		if addr, ok := topo.Owner(fs.slot); ok && fs.lost {
+			fs.home, fs.lost = addr, false
+		}
+	}
 }
 
 // tick implements router.
