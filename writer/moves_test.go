@@ -335,16 +335,14 @@ func barrierWhileTheClusterChanges(t *testing.T, c *rt.Cluster) {
 	}
 }
 
-func slotsAddedNode(t *testing.T, c *rt.Cluster) {
+// addPrimary adds a primary without slots to a cluster.
+func addPrimary(t *testing.T, c *rt.Cluster) *rt.Server {
+	t.Helper()
 	config := map[string]string{"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
 	if c.Nodes[0].Version.AtLeast(7, 0) {
 		config["cluster-allow-replica-migration"] = "no" // it stays a primary without slots
 	}
 	extra := rt.Start(t, rt.Options{Config: config})
-	g, r := clusterRig(t, c, nil)
-	g.nodes = append(g.nodes, extra)
-	stop := make(chan struct{})
-	done := feedSequences(r, append(keysIn("x", 20), "a", "b", "c"), stop)
 	extra.MustDo("CLUSTER", "MEET", "127.0.0.1", c.Nodes[0].Port)
 	c.Nodes = append(c.Nodes, extra)
 	rt.Eventually(t, limit, func() error {
@@ -356,6 +354,14 @@ func slotsAddedNode(t *testing.T, c *rt.Cluster) {
 		return nil
 	})
 	c.WaitOK()
+	return extra
+}
+
+func slotsAddedNode(t *testing.T, c *rt.Cluster) {
+	_, r := clusterRig(t, c, nil)
+	stop := make(chan struct{})
+	done := feedSequences(r, append(keysIn("x", 20), "a", "b", "c"), stop)
+	extra := addPrimary(t, c)
 	slot := rt.Slot("{x}")
 	c.MoveSlot(slot, c.NodeFor(slot), extra)
 	at := r.ch.Watermark.Progress().Entries

@@ -63,6 +63,44 @@ func TestSoakReshard(t *testing.T) {
 	}
 }
 
+// TestSoakReshardBroken breaks a haul while slots of its target are open.
+func TestSoakReshardBroken(t *testing.T) {
+	faults := map[string]func(s *trial){
+		"killed": func(s *trial) {
+			s.kill()
+			s.start()
+		},
+		"cut": func(s *trial) {
+			s.eachNode(func(node *rt.Server) { node.Do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes") })
+		},
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			s := newTrial(t, setup{cluster: true, drift: 100 * time.Millisecond})
+			m := s.newMovers(5 * rounds())
+			s.startLoad()
+			s.start()
+			s.until(s.keyhaul, "streams", func(l haul.LinkStatus) bool { return l.SnapshotDone })
+			for pass := 0; s.counted < rounds(); pass++ {
+				for i, slot := range s.byNode(m)[pass%3] {
+					third := i%3 == 2
+					s.shards.MoveSlotWhile(slot, s.nodes[pass%3], s.nodes[(pass+1)%3], func() {
+						s.write(m, slot)
+						s.meets()
+						if third {
+							fault(s)
+						}
+					})
+					if third {
+						s.strike(func() {}) // it goes on
+					}
+				}
+			}
+			s.equal(1)
+		})
+	}
+}
+
 // movers are the slots that move, each with a tag of the load's keys.
 type movers struct {
 	slots []int
