@@ -18,12 +18,11 @@ import (
 // slotState is what the lane that has a slot knows of it. It belongs to the lane's writing goroutine, and to the
 // dispatcher while the lane is quiet.
 type slotState struct {
-	last   uint64 // number of the lane's op that holds the newest entry sent
-	fenced bool   // that op is a transaction
-	leaves bool   // what the lane has of it is handed over when everything sent is answered
-
-	refused atomic.Bool   // an entry was redirected: what follows it is sent again behind it
+	last    uint64        // number of the lane's op that holds the newest entry sent
+	fenced  bool          // that op is a transaction
 	listed  bool          // it is in the gate's list
+	leaves  bool          // what the lane has of it is handed over when everything sent is answered
+	refused atomic.Bool   // an entry was redirected: what follows it is sent again behind it
 	since   time.Duration // when the oldest entry that waits came, or the last transaction went; since the run began
 	queue   []item        // entries that wait, oldest first
 }
