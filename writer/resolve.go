@@ -125,6 +125,10 @@ func (f *frozenSlots) outcome(fs *frozenSlot, it item, a answer) error {
 	if !taken && a.refused != nil && classify(a.refused) == actData {
 		taken, err = f.decide(it, a.refused)
 	}
+	if taken {
+		f.c.d.progress()
+		f.c.d.completeAt(a.at, it) // before the slot thaws, so that nothing is left to do when none is frozen
+	}
 	f.mu.Lock()
 	now := time.Now()
 	fs.busy = false
@@ -145,8 +149,6 @@ func (f *frozenSlots) outcome(fs *frozenSlot, it item, a answer) error {
 		f.thaw(fs)
 	}
 	f.mu.Unlock()
-	f.c.d.progress()
-	it.batch.Done(1)
 	return err
 }
 
@@ -160,7 +162,8 @@ func (f *frozenSlots) putOff(fs *frozenSlot, a answer, now time.Time) {
 		if a.refused.Code == "CLUSTERDOWN" {
 			f.down = now.Add(longWait)
 		}
-	} else {
+	}
+	if a.strange || a.refused == nil {
 		fs.lost, f.doubts = true, true
 		signal(f.c.d.moves)
 	}

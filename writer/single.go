@@ -82,12 +82,15 @@ func (s *singles) hangUp(addr string) {
 type answer struct {
 	taken   bool        // it is done with
 	asked   bool        // by a node to which the slot is on its way
+	at      string      // the node that was tried last
 	home    string      // the node that has the slot, as far as is known
 	to      string      // where the last redirect has led
+	strange bool        // there is no lane to home
 	refused *resp.Error // why it was not taken; nil if no node was reached
 }
 
-// write tries an item at the node that is taken to have its slot, and where that sends it. Its error ends the run.
+// write tries an item at the node that is taken to have its slot, and where that sends it. A node that has slots and no
+// lane is not written to: it is not known to have lost nothing. Its error ends the run.
 func (s *singles) write(ctx context.Context, it item, home string) (answer, error) {
 	d := s.c.d
 	a := answer{home: home}
@@ -95,7 +98,11 @@ func (s *singles) write(ctx context.Context, it item, home string) (answer, erro
 		addr := a.home
 		if a.asked {
 			addr = a.to
+		} else if d.laneTo(addr) == nil {
+			a.strange = true
+			return a, nil
 		}
+		a.at = addr
 		x, err := s.try(ctx, addr, a.asked, it)
 		if err != nil {
 			return a, s.broken(addr, x.sent, err)

@@ -3,6 +3,8 @@ package writer
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
@@ -113,9 +115,9 @@ func (c *cluster) look() {
 		return
 	}
 	c.surveying, c.doubted, c.refreshed = true, false, time.Now()
-	seeds, known := c.seeds(), make(map[string]bool, len(c.byKey))
-	for addr := range c.byKey {
-		known[addr] = true
+	seeds, known := c.seeds(), make(map[string]string, len(c.byKey))
+	for addr, l := range c.byKey {
+		known[addr] = l.holder
 	}
 	c.d.group.Go(func() error {
 		found := c.survey(c.d.runCtx, seeds, known)
@@ -127,7 +129,8 @@ func (c *cluster) look() {
 	})
 }
 
-func (c *cluster) survey(ctx context.Context, seeds []string, known map[string]bool) *survey {
+// survey asks seeds, and connects to primaries that are not among those known, whose holders it is given.
+func (c *cluster) survey(ctx context.Context, seeds []string, known map[string]string) *survey {
 	const patience = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -136,8 +139,9 @@ func (c *cluster) survey(ctx context.Context, seeds []string, known map[string]b
 		return &survey{}
 	}
 	found := &survey{topo: topo}
+	holders := slices.Collect(maps.Values(known))
 	for _, s := range topo.Shards {
-		if known[s.Primary] {
+		if _, ok := known[s.Primary]; ok {
 			continue
 		}
 		l := newLane(c.d, s.Primary)
@@ -145,9 +149,19 @@ func (c *cluster) survey(ctx context.Context, seeds []string, known map[string]b
 		switch {
 		case err == nil:
 			found.added = append(found.added, l)
+			holders = append(holders, l.holder)
 		case errors.Is(err, ErrRewind), errors.Is(err, checkpoint.ErrTaken), errors.Is(err, checkpoint.ErrGone):
 			found.err = err
 		}
+	}
+	if len(found.added) == 0 || c.d.cfg.Store == nil {
+		return found
+	}
+	if err := c.d.cfg.Store.Hold(ctx, holders); err != nil { // they are connected to again at the next look
+		for _, l := range found.added {
+			l.retire()
+		}
+		found.added = nil
 	}
 	return found
 }

@@ -84,7 +84,7 @@ func TestSoakReshardBroken(t *testing.T) {
 			for pass := 0; s.counted < rounds(); pass++ {
 				for i, slot := range s.byNode(m)[pass%3] {
 					third := i%3 == 2
-					s.shards.MoveSlotWhile(slot, s.nodes[pass%3], s.nodes[(pass+1)%3], func() {
+					s.whole.MoveSlotWhile(slot, s.nodes[pass%3], s.nodes[(pass+1)%3], func() {
 						s.writeTo(m, slot)
 						s.meets()
 						if third {
