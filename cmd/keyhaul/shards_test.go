@@ -14,6 +14,7 @@ import (
 type shardsTrial struct {
 	*trial
 	from *rt.Cluster
+	tags map[int]string // beginnings of keys, by the slots that move
 }
 
 // newShardsTrial starts the servers. The target is one server, or a cluster of so many primaries.
@@ -30,7 +31,7 @@ func newShardsTrial(t *testing.T, from rt.ClusterOptions, target int, flags ...s
 		s.nodes, s.target, s.to = []*rt.Server{server}, server.Endpoint(), server.URL()
 	} else {
 		cluster := rt.StartCluster(t, rt.ClusterOptions{Primaries: target})
-		s.nodes, s.target, s.to = cluster.Nodes, cluster.Endpoint(), cluster.Nodes[0].URL()
+		s.whole, s.nodes, s.target, s.to = cluster, cluster.Nodes, cluster.Endpoint(), cluster.Nodes[0].URL()
 	}
 	s.args = append([]string{"--source", s.from.Nodes[0].URL(), "--target", s.to}, flags...)
 	if err := rt.FillMixed(context.Background(), s.from.Endpoint(), 0.003, rand.Uint64()); err != nil {
@@ -180,44 +181,6 @@ func TestShardFlushed(t *testing.T) {
 			}
 			s.equal()
 		})
-	}
-}
-
-// TestShardFailover: primaries of the source fail over, on command and by being killed.
-func TestShardFailover(t *testing.T) {
-	s := newShardsTrial(t, rt.ClusterOptions{Replicas: 1}, 3)
-	s.begin()
-	for i := range rounds() {
-		primary := s.from.Primaries()[i%3]
-		replica := s.from.ReplicaOf(primary)
-		if i%2 == 0 {
-			replica.MustDo("CLUSTER", "FAILOVER")
-			rt.Eventually(t, patience, func() error {
-				if role := replica.Info("replication")["role"]; role != "master" {
-					return fmt.Errorf("it is %s", role)
-				}
-				return nil
-			})
-		} else {
-			primary.Kill()
-			rt.Eventually(t, patience, func() error {
-				if role := replica.Info("replication")["role"]; role != "master" {
-					return fmt.Errorf("it is %s", role)
-				}
-				return nil
-			})
-			primary.Restart()
-		}
-		s.from.WaitOK()
-		s.until(s.keyhaul, "linked", func(haul.LinkStatus) bool {
-			_, r, err := s.look(s.keyhaul)
-			all := r.overall()
-			return err == nil && all.Connected && s.reads(r, replica.Addr)
-		})
-	}
-	r := s.equal()
-	if all := r.overall(); all.FullSyncs != 3 {
-		t.Errorf("%d full copies", all.FullSyncs)
 	}
 }
 

@@ -194,31 +194,47 @@ func (s *trial) reshardAtomic(m *movers) {
 
 // probes write a key of a slot that stays on each node, every 10 ms, and see when the target has it.
 type probes struct {
-	longest atomic.Int64 // from a write on the source until it is seen on the target
-	answer  atomic.Int64 // of those, for one answer of a server: that is not keyhaul's doing
+	longest atomic.Int64    // from a write on the source until it is seen on the target
+	answer  atomic.Int64    // of those, for one answer of a server: that is not keyhaul's doing
+	ctx     context.Context //nolint:containedctx // of the goroutines
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 }
 
 func (s *trial) startProbes() *probes {
-	p := &probes{}
-	ctx, cancel := context.WithCancel(context.Background())
-	p.cancel = cancel
+	p := newProbes()
 	for _, node := range s.nodes {
-		key := ""
-		for n := 5000; key == ""; n++ { // no key of the load, nor of movers
-			if tag := fmt.Sprintf("probe{%d}", n); s.whole.NodeFor(rt.Slot(tag)) == node {
-				key = tag
-			}
-		}
-		p.wg.Go(func() { p.run(ctx, s, node, key) })
+		p.start(s, s.source, s.whole, node)
 	}
 	return p
 }
 
+func newProbes() *probes {
+	p := &probes{}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// start writes a key on a source that a node of a cluster has, which may be that of the source, or of the target.
+func (p *probes) start(s *trial, source *rt.Server, whole *rt.Cluster, node *rt.Server) {
+	key := ""
+	for n := 5000; key == ""; n++ { // no key of the load, nor of movers
+		if tag := fmt.Sprintf("probe{%d}", n); whole.NodeFor(rt.Slot(tag)) == node {
+			key = tag
+		}
+	}
+	target := node
+	if source == node && s.whole != nil {
+		target = s.whole.NodeFor(rt.Slot(key))
+	} else if source == node {
+		target = s.nodes[0]
+	}
+	p.wg.Go(func() { p.run(p.ctx, s, source, target, key) })
+}
+
 // run writes one number after the other, each when the target has the one before.
-func (p *probes) run(ctx context.Context, s *trial, node *rt.Server, key string) {
-	source, err1 := net.Dial("tcp", s.source.Addr)
+func (p *probes) run(ctx context.Context, s *trial, primary, node *rt.Server, key string) {
+	source, err1 := net.Dial("tcp", primary.Addr)
 	target, err2 := net.Dial("tcp", node.Addr)
 	if err1 != nil || err2 != nil {
 		s.t.Errorf("probe: %v, %v", err1, err2)

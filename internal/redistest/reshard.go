@@ -2,6 +2,7 @@ package redistest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/keyhaul/keyhaul/internal/resp"
@@ -93,4 +94,47 @@ func (c *Cluster) MigrateSlots(slots []int, from, to *Server) {
 		}
 		return nil
 	})
+}
+
+// CancelSlot begins to move a slot and its keys, calls during when half of them have moved, and takes it all back.
+func (c *Cluster) CancelSlot(slot int, from, to *Server, during func()) {
+	c.t.Helper()
+	fromID, toID := nodeID(from), nodeID(to)
+	to.MustDo("CLUSTER", "SETSLOT", slot, "IMPORTING", fromID)
+	from.MustDo("CLUSTER", "SETSLOT", slot, "MIGRATING", toID)
+	half := from.MustDo("CLUSTER", "COUNTKEYSINSLOT", slot).Int / 2
+	c.moveKeys(from, to, from.MustDo("CLUSTER", "GETKEYSINSLOT", slot, half).Array)
+	during()
+	from.MustDo("CLUSTER", "SETSLOT", slot, "STABLE")
+	from.MustDo("CLUSTER", "SETSLOT", slot, "IMPORTING", toID)
+	to.MustDo("CLUSTER", "SETSLOT", slot, "MIGRATING", fromID)
+	c.moveKeys(to, from, to.MustDo("CLUSTER", "GETKEYSINSLOT", slot, 1000).Array)
+	for _, node := range []*Server{from, to} {
+		node.MustDo("CLUSTER", "SETSLOT", slot, "STABLE")
+	}
+}
+
+// CancelMigration begins to move slots at once, and cancels that.
+func (c *Cluster) CancelMigration(slots []int, from, to *Server) {
+	c.t.Helper()
+	args := []any{"CLUSTER", "MIGRATESLOTS", "SLOTSRANGE"}
+	for _, slot := range slots {
+		args = append(args, slot, slot)
+	}
+	args = append(args, "NODE", nodeID(to))
+	Eventually(c.t, startTimeout, func() error { return from.Do(args...).Err() })
+	from.Do("CLUSTER", "CANCELSLOTMIGRATIONS") // it may be over
+}
+
+// Remove takes a node that has no slots out of the cluster, and stops it.
+func (c *Cluster) Remove(gone *Server) {
+	c.t.Helper()
+	id := nodeID(gone)
+	c.Nodes = slices.DeleteFunc(c.Nodes, func(n *Server) bool { return n == gone })
+	gone.Stop()
+	for _, node := range c.Nodes {
+		if r := node.Do("CLUSTER", "FORGET", id); r.Err() != nil && !strings.Contains(r.Text, "Unknown node") {
+			c.t.Fatalf("redistest: FORGET on %s: %s", node.Addr, r.Text)
+		}
+	}
 }
