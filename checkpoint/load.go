@@ -188,26 +188,13 @@ func (s *Store) readNode(ctx context.Context, c *conn, n node) (reading, error) 
 		return nil
 	})
 	if err == nil {
+		err = s.readOpened(ctx, c, &r, opened)
+	}
+	if err == nil {
 		r.ahead, r.hashes, err = s.readAhead(ctx, c, n)
 	}
 	if errors.Is(err, ErrLost) {
 		r.lost, err = err, nil
 	}
-	if err != nil || len(opened) == 0 {
-		return r, err
-	}
-	from := reader{s: s, from: c}
-	defer from.close()
-	for _, i := range opened {
-		fence, err := from.get(ctx, keys.Fence(n.slots[i]))
-		if err != nil {
-			return r, err
-		}
-		mark, err := from.get(ctx, keys.Mark(n.slots[i]))
-		if err != nil {
-			return r, err
-		}
-		r.fences[i], r.marks[i] = parseValue(fence), parseValue(mark)
-	}
-	return r, nil
+	return r, err
 }

@@ -246,7 +246,7 @@ func (s *Store) Applied(ctx context.Context, addr string, slots []uint16, into [
 		for _, i := range opened {
 			var r resp.Reply
 			if err == nil {
-				r, err = from.get(ctx, keys.Fence(slots[i]))
+				r, err = from.do(ctx, "GET", keys.Fence(slots[i]))
 			}
 			if err == nil {
 				err = read(i, r)
