@@ -110,7 +110,7 @@ func (s *Store) eachSlot(ctx context.Context, c *conn, n node, db int32, command
 		}
 		return each(n.slots[i], r)
 	})
-	from := reader{s: s, from: c, db: db}
+	from := reader{s: s, from: c, db: db, evict: true}
 	defer from.close()
 	for _, slot := range opened {
 		var r resp.Reply

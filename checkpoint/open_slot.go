@@ -19,6 +19,7 @@ type reader struct {
 	s     *Store
 	from  *conn
 	db    int32
+	evict bool             // end what is left of connections to the other node first: what they have sent counts
 	other map[string]*conn // by address
 }
 
@@ -58,6 +59,11 @@ func (r *reader) do(ctx context.Context, command, key string) (resp.Reply, error
 func (r *reader) ask(ctx context.Context, addr, command, key string) (resp.Reply, error) {
 	c := r.other[addr]
 	if c == nil {
+		if r.evict {
+			if err := r.s.evictImporter(ctx, addr); err != nil {
+				return resp.Reply{}, err
+			}
+		}
 		var err error
 		if c, err = r.s.dial(ctx, addr, false); err != nil {
 			return resp.Reply{}, err
@@ -84,7 +90,7 @@ func (r *reader) ask(ctx context.Context, addr, command, key string) (resp.Reply
 
 // readOpened reads the fences and marks of slots that are being migrated, by their indexes.
 func (s *Store) readOpened(ctx context.Context, c *conn, r *reading, opened []int) error {
-	from, keys := reader{s: s, from: c}, s.Keys()
+	from, keys := reader{s: s, from: c, evict: true}, s.Keys()
 	defer from.close()
 	for _, i := range opened {
 		fence, err := from.do(ctx, "GET", keys.Fence(r.slots[i]))

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyhaul/keyhaul/internal/redistest"
 )
@@ -30,7 +31,15 @@ func TestLoadWhileSlotsAreOpen(t *testing.T) {
 	openSlot(0, from, to, k.Fence(0)) // its mark stays
 	openSlot(1, from, to, k.Fence(1))
 	openSlot(2, from, to)
+	left := to.Dial() // of a worker that has written to the importing node
+	defer left.Close()
+	if _, err := left.Do(ctx, time.Minute, "CLIENT", "SETNAME", s.workerName("w9")); err != nil {
+		t.Fatal(err)
+	}
 	st := load(t, newStore(t, c.Endpoint(), true, "w2"))
+	if _, err := left.Do(ctx, time.Minute, "PING"); err == nil {
+		t.Error("a connection to the importing node was left")
+	}
 	if st.Lost != nil || st.Base.Offset != 200 || st.Applied[0] != 500 || st.Applied[1] != 600 || st.Applied[2] != 700 || st.Applied[3] != 800 {
 		t.Errorf("lost %v, base %d, applied %v", st.Lost, st.Base.Offset, st.Applied[:4])
 	}

@@ -18,6 +18,7 @@ type cluster struct {
 	d     *dispatcher
 	owner [command.Slots]*lane
 	byKey map[string]*lane // by address
+	gone  map[string]*lane // by address: of nodes that have no slots any more
 	nodes []string         // every address that a barrier was sent to; partLane counts them
 
 	rereads rereads
@@ -26,7 +27,7 @@ type cluster struct {
 
 func newCluster(d *dispatcher) *cluster {
 	return &cluster{
-		d: d, byKey: make(map[string]*lane),
+		d: d, byKey: make(map[string]*lane), gone: make(map[string]*lane),
 		rereads: rereads{table: newAheadTable(d.cfg.Ahead), fewer: make(chan struct{}, 1)},
 	}
 }
@@ -73,6 +74,9 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 		l := c.byKey[s.Primary]
 		if l == nil {
 			l = newLane(c.d, s.Primary)
+			if old := c.gone[s.Primary]; old != nil { // its connection is to be ended first
+				l.id, l.runID = old.id, old.runID
+			}
 			c.byKey[s.Primary] = l
 		}
 		lanes = append(lanes, l)
@@ -104,6 +108,7 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 		if !serves[addr] {
 			l.close()
 			delete(c.byKey, addr)
+			c.gone[addr] = l
 			c.d.inherit(l)
 		}
 	}

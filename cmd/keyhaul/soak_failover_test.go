@@ -22,24 +22,30 @@ func failovers() int {
 func TestSoakFailover(t *testing.T) {
 	t.Parallel()
 	for name, kind := range map[string]struct {
-		flags  []string
+		waits  bool // for replicas
 		before func(s *trial, primary, replica *rt.Server)
+		flags  []string
 	}{
-		"waiting for replicas": {[]string{"--wait-replicas", "1"}, func(*trial, *rt.Server, *rt.Server) {}},
-		"not waiting":          {nil, func(*trial, *rt.Server, *rt.Server) {}},
-		"behind":               {nil, (*trial).leaveBehind},
-		"behind, waiting":      {[]string{"--wait-replicas", "1"}, (*trial).holdBack},
+		"waiting for replicas":                  {waits: true, before: func(*trial, *rt.Server, *rt.Server) {}},
+		"not waiting":                           {before: func(*trial, *rt.Server, *rt.Server) {}},
+		"replica behind":                        {before: (*trial).leaveBehind},
+		"replica behind, waiting for it":        {waits: true, before: (*trial).holdBack},
+		"replica further behind than the spool": {before: (*trial).leaveBehind, flags: []string{"--spool-retain", "0s"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newTrial(t, setup{cluster: true, replica: true, flags: kind.flags})
+			flags := kind.flags
+			if kind.waits {
+				flags = append(flags, "--wait-replicas", "1")
+			}
+			s := newTrial(t, setup{cluster: true, replica: true, flags: flags})
 			s.startLoad()
 			s.start()
 			for range failovers() {
 				primary, replica := s.shard()
 				s.strike(func() {
 					kind.before(s, primary, replica)
-					s.failOver(primary, replica, kind.flags != nil)
+					s.failOver(primary, replica, kind.waits)
 				})
 				s.inStep(primary)
 			}
@@ -199,6 +205,9 @@ func TestSoakManualFailover(t *testing.T) {
 				return nil
 			})
 			promoted := time.Since(began)
+			if l, _, err := s.look(s.keyhaul); err == nil {
+				s.applied = l.Applied
+			}
 			s.moving(s.keyhaul)
 			t.Logf("promoted after %v, entries flow again after %v", promoted.Round(10*time.Millisecond), time.Since(began).Round(10*time.Millisecond))
 		})
