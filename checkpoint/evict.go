@@ -106,17 +106,23 @@ func (s *Store) EvictSelf(ctx context.Context) error {
 }
 
 // evictImporter ends the connections of this worker's link, and of all other workers, on a node that has no slots of its
-// own yet: none of the others here looks at it. It is called while the link does not write.
+// own yet, once since Load has begun: none of the others here looks at it. It is called while the link does not write.
 func (s *Store) evictImporter(ctx context.Context, addr string) error {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	if s.evicted[addr] {
+		return nil
+	}
 	own, _, _ := strings.Cut(strings.TrimPrefix(s.cfg.Dialer.ClientName, s.workerName("")), LinkName("", ""))
 	_, err := s.Evict(ctx, addr, func(_ int64, name string) bool {
 		other, ok := strings.CutPrefix(name, s.workerName(""))
 		return ok && !strings.Contains(other, ":") && (name == s.cfg.Dialer.ClientName || !isOf(s.workerName(own), name))
 	})
-	if unavailable(err) {
-		return nil
+	if err != nil && !unavailable(err) {
+		return err
 	}
-	return err
+	s.evicted[addr] = true
+	return nil
 }
 
 // evictOthers kills, on every primary and replica, the connections of all workers of this haul but one: also of those

@@ -21,6 +21,12 @@ func (s *Store) Load(ctx context.Context) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.evicting.Lock()
+	s.evicted = map[string]bool{}
+	for _, addr := range l.all() { // whoever took the lease, or begins again, has seen to these
+		s.evicted[addr] = true
+	}
+	s.evicting.Unlock()
 	st := &State{}
 	if err := s.loadHaul(ctx, l.owner().addr, st); err != nil {
 		return nil, err

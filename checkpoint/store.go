@@ -40,6 +40,9 @@ type Store struct {
 
 	changing sync.Mutex // held while a record is changed and saved
 
+	evicting sync.Mutex      // guards the following
+	evicted  map[string]bool // nodes on which there are no connections from before Load
+
 	mu      sync.Mutex // guards the following
 	record  Record
 	known   bool     // record was loaded or saved
@@ -55,7 +58,7 @@ type Store struct {
 
 // New returns a Store. It connects when it is used.
 func New(cfg Config) *Store {
-	return &Store{cfg: cfg, idle: map[string]*conn{}, marked: map[uint16]struct{}{}}
+	return &Store{cfg: cfg, idle: map[string]*conn{}, marked: map[uint16]struct{}{}, evicted: map[string]bool{}}
 }
 
 // Keys returns the names of the haul's keys.
