@@ -124,7 +124,11 @@ func (c *cluster) seeds(hint string) []string {
 	for addr := range c.byKey {
 		seeds = append(seeds, addr)
 	}
-	return append(seeds, c.d.cfg.Dialer.Endpoint.Addrs...)
+	seeds = append(seeds, c.d.cfg.Dialer.Endpoint.Addrs...)
+	if c.d.cfg.Store != nil { // whoever was named for the target may be the one that is down
+		seeds = append(seeds, c.d.cfg.Store.Addresses()...)
+	}
+	return seeds
 }
 
 func (c *cluster) dispatch(ctx context.Context, b *haul.Batch, from, to int) error {
