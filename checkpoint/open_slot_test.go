@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -93,5 +94,21 @@ func TestNodeWithoutMark(t *testing.T) {
 	lost("the mark on")
 	if r := s.Record(); r.Phase != PhaseStreaming || len(r.Holders) != 3 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestMarkIsNotForWhoLacksIt: a node that was restarted since Load may lack what a mark would claim.
+func TestMarkIsNotForWhoLacksIt(t *testing.T) {
+	c, s := cluster(t, redistest.ClusterOptions{})
+	begun(t, s)
+	load(t, s)
+	c.Nodes[1].Kill()
+	c.Nodes[1].Restart()
+	c.WaitOK()
+	if err := s.Mark(testContext(t), at(200)); !errors.Is(err, ErrRestarted) {
+		t.Errorf("%v", err)
+	}
+	if r := c.Nodes[1].MustDo("GET", s.Keys().Mark(5461)); !r.Null {
+		t.Errorf("it has the mark %s", r.Text)
 	}
 }
