@@ -297,6 +297,9 @@ func (c *cluster) oneAgain(ctx context.Context, s *singles, it item, moving map[
 		}
 		return nil
 	}
+	if slot, ok := singleSlot(it.batch, it.entry()); ok && it.part == whole { // a run has the slot of its first entry
+		it.slot = slot
+	}
 	switch {
 	case !it.batch.Snapshot && !it.batch.Own && c.d.isApplied(it.slot, it.entry()):
 		c.owner[it.slot].complete(it.batch, 1)
