@@ -99,12 +99,28 @@ func (s *Store) eachSlot(ctx context.Context, c *conn, n node, db int32, command
 	for _, slot := range n.slots {
 		b.add(command, keys.Ahead(slot))
 	}
+	var opened []uint16
 	err := c.exchange(ctx, &b, func(i int, r resp.Reply) error {
-		if err := r.Err(); err != nil {
+		switch err := r.Err(); {
+		case open(err):
+			opened = append(opened, n.slots[i])
+			return nil
+		case err != nil:
 			return err
 		}
 		return each(n.slots[i], r)
 	})
+	from := reader{s: s, from: c, db: db, evict: true}
+	defer from.close()
+	for _, slot := range opened {
+		var r resp.Reply
+		if err == nil {
+			r, err = from.do(ctx, command, keys.Ahead(slot))
+		}
+		if err == nil {
+			err = each(slot, r)
+		}
+	}
 	if db > 0 && err == nil {
 		_, err = c.do(ctx, "SELECT", "0")
 	}

@@ -90,7 +90,11 @@ func isOf(worker, name string) bool {
 // carried out by then, or never will be. Those of the Store and of the lease are opened again when they are used. It
 // tries until ctx ends.
 func (s *Store) EvictSelf(ctx context.Context) error {
-	return s.retry(ctx, "end this worker's connections", func(ctx context.Context, l *layout) error {
+	return s.retry(ctx, "end this worker's connections", func(ctx context.Context, _ *layout) error {
+		l, err := s.look(ctx, true) // there may be others than when it was last looked
+		if err != nil {
+			return err
+		}
 		for _, addr := range l.all() {
 			_, err := s.Evict(ctx, addr, func(_ int64, name string) bool { return name == s.cfg.Dialer.ClientName })
 			if err != nil && !unavailable(err) {
@@ -99,6 +103,26 @@ func (s *Store) EvictSelf(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// evictImporter ends the connections of this worker's link, and of all other workers, on a node that has no slots of its
+// own yet, once since Load has begun: none of the others here looks at it. It is called while the link does not write.
+func (s *Store) evictImporter(ctx context.Context, addr string) error {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	if s.evicted[addr] {
+		return nil
+	}
+	own, _, _ := strings.Cut(strings.TrimPrefix(s.cfg.Dialer.ClientName, s.workerName("")), LinkName("", ""))
+	_, err := s.Evict(ctx, addr, func(_ int64, name string) bool {
+		other, ok := strings.CutPrefix(name, s.workerName(""))
+		return ok && !strings.Contains(other, ":") && (name == s.cfg.Dialer.ClientName || !isOf(s.workerName(own), name))
+	})
+	if err != nil && !unavailable(err) {
+		return err
+	}
+	s.evicted[addr] = true
+	return nil
 }
 
 // evictOthers kills, on every primary and replica, the connections of all workers of this haul but one: also of those

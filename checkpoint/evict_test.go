@@ -65,3 +65,16 @@ func TestEvictSparesOthers(t *testing.T) {
 		t.Errorf("its own: %d, %v", n, err)
 	}
 }
+
+// TestEvictSelfLooksAgain: a connection to a node that has got its first slot since it was last looked is ended, too.
+func TestEvictSelfLooksAgain(t *testing.T) {
+	c, s := cluster(t, redistest.ClusterOptions{})
+	begun(t, s) // looks
+	added := c.AddPrimary()
+	c.MoveSlot(100, c.NodeFor(100), added)
+	own := lane(t, added, "w1")
+	must(t, s.EvictSelf(testContext(t)))
+	if _, err := own.do(testContext(t), "PING"); err == nil {
+		t.Error("a connection to the new node was left")
+	}
+}

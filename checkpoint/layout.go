@@ -40,6 +40,16 @@ func (l *layout) all() []string {
 	return addrs
 }
 
+// Addresses returns those of all nodes of the target, replicas included, as they were last seen.
+func (s *Store) Addresses() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.layout == nil {
+		return nil
+	}
+	return s.layout.all()
+}
+
 // same tells whether the same primaries have the same slots.
 func (l *layout) same(other *layout) bool {
 	return slices.EqualFunc(l.nodes, other.nodes, func(a, b node) bool {

@@ -21,6 +21,12 @@ func (s *Store) Load(ctx context.Context) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.evicting.Lock()
+	s.evicted = map[string]bool{}
+	for _, addr := range l.all() { // whoever took the lease, or begins again, has seen to these
+		s.evicted[addr] = true
+	}
+	s.evicting.Unlock()
 	st := &State{}
 	if err := s.loadHaul(ctx, l.owner().addr, st); err != nil {
 		return nil, err
@@ -188,26 +194,13 @@ func (s *Store) readNode(ctx context.Context, c *conn, n node) (reading, error) 
 		return nil
 	})
 	if err == nil {
+		err = s.readOpened(ctx, c, &r, opened)
+	}
+	if err == nil {
 		r.ahead, r.hashes, err = s.readAhead(ctx, c, n)
 	}
 	if errors.Is(err, ErrLost) {
 		r.lost, err = err, nil
 	}
-	if err != nil || len(opened) == 0 {
-		return r, err
-	}
-	from := reader{s: s, from: c}
-	defer from.close()
-	for _, i := range opened {
-		fence, err := from.get(ctx, keys.Fence(n.slots[i]))
-		if err != nil {
-			return r, err
-		}
-		mark, err := from.get(ctx, keys.Mark(n.slots[i]))
-		if err != nil {
-			return r, err
-		}
-		r.fences[i], r.marks[i] = parseValue(fence), parseValue(mark)
-	}
-	return r, nil
+	return r, err
 }

@@ -1,8 +1,10 @@
 package checkpoint
 
 import (
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyhaul/keyhaul/internal/redistest"
 )
@@ -26,11 +28,19 @@ func TestLoadWhileSlotsAreOpen(t *testing.T) {
 		key := k.Fence(uint16(slot))
 		c.MustDo(key, "SET", key, at(offset).text())
 	}
-	from, to := c.Nodes[0], c.Nodes[1]
-	openSlot(0, from, to, k.Fence(0)) // its mark stays
+	from, to := c.Nodes[0], c.AddPrimary() // which no CLUSTER SLOTS lists yet
+	openSlot(0, from, to, k.Fence(0))      // its mark stays
 	openSlot(1, from, to, k.Fence(1))
 	openSlot(2, from, to)
+	left := to.Dial() // of a worker that has written to the importing node
+	defer left.Close()
+	if _, err := left.Do(ctx, time.Minute, "CLIENT", "SETNAME", s.workerName("w9")); err != nil {
+		t.Fatal(err)
+	}
 	st := load(t, newStore(t, c.Endpoint(), true, "w2"))
+	if _, err := left.Do(ctx, time.Minute, "PING"); err == nil {
+		t.Error("a connection to the importing node was left")
+	}
 	if st.Lost != nil || st.Base.Offset != 200 || st.Applied[0] != 500 || st.Applied[1] != 600 || st.Applied[2] != 700 || st.Applied[3] != 800 {
 		t.Errorf("lost %v, base %d, applied %v", st.Lost, st.Base.Offset, st.Applied[:4])
 	}
@@ -84,5 +94,21 @@ func TestNodeWithoutMark(t *testing.T) {
 	lost("the mark on")
 	if r := s.Record(); r.Phase != PhaseStreaming || len(r.Holders) != 3 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestMarkIsNotForWhoLacksIt: a node that was restarted since Load may lack what a mark would claim.
+func TestMarkIsNotForWhoLacksIt(t *testing.T) {
+	c, s := cluster(t, redistest.ClusterOptions{})
+	begun(t, s)
+	load(t, s)
+	c.Nodes[1].Kill()
+	c.Nodes[1].Restart()
+	c.WaitOK()
+	if err := s.Mark(testContext(t), at(200)); !errors.Is(err, ErrRestarted) {
+		t.Errorf("%v", err)
+	}
+	if r := c.Nodes[1].MustDo("GET", s.Keys().Mark(5461)); !r.Null {
+		t.Errorf("it has the mark %s", r.Text)
 	}
 }

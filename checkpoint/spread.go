@@ -120,7 +120,8 @@ func (s *Store) Complete(ctx context.Context, st *State) error {
 }
 
 // Mark sets each node's mark to f and waits for the replies. After an error it looks where the slots are and tries
-// once more: the caller has a newer mark soon.
+// once more: the caller has a newer mark soon. A node of a cluster that is another process than the one which Load has
+// read may lack what the mark would claim: then the error is ErrRestarted.
 func (s *Store) Mark(ctx context.Context, f Fence) error {
 	f.Sparse = false
 	text := f.text()
@@ -167,6 +168,11 @@ func (s *Store) mark(ctx context.Context, l *layout, text string) error {
 	}
 	err := l.each(ctx, func(ctx context.Context, n node) error {
 		return s.kept(ctx, n.addr, func(c *conn) error {
+			if s.cfg.Cluster { // a standalone tells by its fence
+				if err := s.sameProcess(ctx, c); err != nil {
+					return err
+				}
+			}
 			_, err := c.ask(ctx, batches[n.addr])
 			return c.fail("write marks", err)
 		})
@@ -246,7 +252,7 @@ func (s *Store) Applied(ctx context.Context, addr string, slots []uint16, into [
 		for _, i := range opened {
 			var r resp.Reply
 			if err == nil {
-				r, err = from.get(ctx, keys.Fence(slots[i]))
+				r, err = from.do(ctx, "GET", keys.Fence(slots[i]))
 			}
 			if err == nil {
 				err = read(i, r)

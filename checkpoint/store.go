@@ -38,7 +38,10 @@ type Store struct {
 	cfg   Config
 	lease atomic.Pointer[Lease] // that guards what is written; nil before it is acquired and when it is released
 
-	saving sync.Mutex // held while a record is made and saved
+	changing sync.Mutex // held while a record is changed and saved
+
+	evicting sync.Mutex      // guards the following
+	evicted  map[string]bool // nodes on which there are no connections from before Load
 
 	mu      sync.Mutex // guards the following
 	record  Record
@@ -55,7 +58,7 @@ type Store struct {
 
 // New returns a Store. It connects when it is used.
 func New(cfg Config) *Store {
-	return &Store{cfg: cfg, idle: map[string]*conn{}, marked: map[uint16]struct{}{}}
+	return &Store{cfg: cfg, idle: map[string]*conn{}, marked: map[uint16]struct{}{}, evicted: map[string]bool{}}
 }
 
 // Keys returns the names of the haul's keys.
@@ -83,8 +86,8 @@ func (s *Store) remember(r Record, known bool) {
 // Save writes the record and registers the haul on the target. It leaves a tombstone where it is. It tries until ctx
 // ends.
 func (s *Store) Save(ctx context.Context, r Record) error {
-	s.saving.Lock()
-	defer s.saving.Unlock()
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	return s.save(ctx, r)
 }
 
@@ -113,8 +116,8 @@ func (s *Store) save(ctx context.Context, r Record) error {
 // Update changes the record and saves it. It is the way for those who share a record: one after the other changes what
 // the last has saved. It tries until ctx ends.
 func (s *Store) Update(ctx context.Context, change func(r *Record)) error {
-	s.saving.Lock()
-	defer s.saving.Unlock()
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	r := s.Record()
 	change(&r)
 	return s.save(ctx, r)
@@ -124,13 +127,13 @@ func (s *Store) Update(ctx context.Context, change func(r *Record)) error {
 // ends.
 func (s *Store) Hold(ctx context.Context, holders []string) error {
 	slices.Sort(holders)
-	s.saving.Lock()
-	defer s.saving.Unlock()
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	s.mu.Lock()
-	r, known, same := s.record, s.known, slices.Equal(s.record.Holders, holders)
+	r, known := s.record, s.known
 	s.holders = holders
 	s.mu.Unlock()
-	if same || !known { // Save has them
+	if !known || slices.Equal(r.Holders, holders) { // Save has them
 		return nil
 	}
 	return s.save(ctx, r)

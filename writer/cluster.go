@@ -19,6 +19,7 @@ type cluster struct {
 	owner [command.Slots]*lane
 	shut  [command.Slots]bool // entries of the stream are kept in frozen
 	byKey map[string]*lane    // by address
+	gone  map[string]*lane    // by address: of nodes that have no slots any more
 	nodes []string            // every address that a barrier was sent to; partLane counts them
 
 	rereads rereads
@@ -33,7 +34,7 @@ type cluster struct {
 // newCluster makes a cluster the router of d.
 func newCluster(d *dispatcher) *cluster {
 	c := &cluster{
-		d: d, byKey: make(map[string]*lane),
+		d: d, byKey: make(map[string]*lane), gone: make(map[string]*lane),
 		rereads: rereads{table: newAheadTable(d.cfg.Ahead), fewer: make(chan struct{}, 1)},
 	}
 	c.frozen = newFrozenSlots(c)
@@ -83,6 +84,9 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 		l := c.byKey[s.Primary]
 		if l == nil {
 			l = newLane(c.d, s.Primary)
+			if old := c.gone[s.Primary]; old != nil { // its connection is to be ended first
+				l.id, l.runID = old.id, old.runID
+			}
 			c.byKey[s.Primary] = l
 		}
 		lanes = append(lanes, l)
@@ -112,6 +116,7 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 		if !serves[addr] {
 			l.retire()
 			delete(c.byKey, addr)
+			c.gone[addr] = l
 			c.d.inherit(l)
 		}
 	}
@@ -124,7 +129,11 @@ func (c *cluster) seeds() []string {
 	for addr := range c.byKey {
 		seeds = append(seeds, addr)
 	}
-	return append(seeds, c.d.cfg.Dialer.Endpoint.Addrs...)
+	seeds = append(seeds, c.d.cfg.Dialer.Endpoint.Addrs...)
+	if c.d.cfg.Store != nil { // whoever was named for the target may be the one that is down
+		seeds = append(seeds, c.d.cfg.Store.Addresses()...)
+	}
+	return seeds
 }
 
 func (c *cluster) dispatch(ctx context.Context, b *haul.Batch, from, to int) error {

@@ -1,6 +1,7 @@
 package writer
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -28,8 +29,8 @@ func keptBack(t *testing.T, r *rig, c *counter, primary *rt.Server, before int64
 		if got := primary.MustDo("GET", "count:{0}").Text; got != fmt.Sprint(c.rounds) {
 			return fmt.Errorf("the last round is not on the primary yet: %s of %d", got, c.rounds)
 		}
-		if lanes := r.w.Status().Lanes; lanes[0].Entries > 0 {
-			return fmt.Errorf("%d entries are not answered", lanes[0].Entries)
+		if lanes := r.w.Status().Lanes; len(lanes) == 0 || lanes[0].Entries > 0 {
+			return fmt.Errorf("entries are not answered: %+v", lanes)
 		}
 		for _, w := range r.waits.List() {
 			if strings.HasPrefix(w.Who, "replicas of target") && w.Cause == "0 of 1 replicas have acknowledged" {
@@ -79,5 +80,46 @@ func TestWaitReplicas(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestWaitReplicasOfWhatIsThere: what fences say to be applied is not acknowledged either before the replica has it.
+func TestWaitReplicasOfWhatIsThere(t *testing.T) {
+	for _, cluster := range []bool{false, true} {
+		t.Run(fmt.Sprintf("cluster %v", cluster), func(t *testing.T) {
+			t.Parallel()
+			primary, replica := replicated(t, cluster)
+			first := exactRig(t, primary.Addr, nil)
+			c := &counter{keys: 20}
+			c.send(first)
+			first.drained()
+			replica.Freeze()
+			c.send(first)
+			first.drained() // by the primary alone
+			first.cancel(errors.New("killed"))
+			<-first.ended
+
+			store := exactStore(first.dialer, cluster)
+			t.Cleanup(store.Close)
+			st, err := store.Load(t.Context())
+			if err != nil || st.Lost != nil {
+				t.Fatal(err, st.Lost)
+			}
+			r := newRigFor(t, first.dialer, inspect(t, first.dialer), func(cfg *Config) {
+				exactly(store, cluster)(cfg)
+				cfg.Applied, cfg.WaitReplicas = st.Applied, 1
+			})
+			r.generation = exactGeneration
+			again := &counter{keys: 20}
+			again.send(r)
+			again.send(r)
+			keptBack(t, r, again, primary, -1)
+			replica.Thaw()
+			r.drained()
+			again.check(t, target{do: func(_ string, args ...any) resp.Reply { return primary.MustDo(args...) }})
+			if r.w.Status().Counts["already_applied"] == 0 {
+				t.Error("nothing was there")
+			}
+		})
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -23,6 +24,8 @@ type ledger struct {
 	dir    string             // for keep
 	putOff *checkpoint.PutOff
 	told   bool // the operator wants the target emptied
+	wait   int  // for so many replicas of each node before the stream begins
+	waits  *haul.Waits
 	log    zerolog.Logger
 
 	// Of one link of several: its slots, and who is told when its snapshot is on the target. Else nil.
@@ -103,10 +106,24 @@ func (l *ledger) Streaming(ctx context.Context, at haul.Position) error {
 	err := l.save(ctx, func(now *checkpoint.Record) {
 		now.Phase, now.Start, now.Prune = checkpoint.PhaseStreaming, at, false
 	})
+	if err == nil && l.wait > 0 {
+		err = l.replicated(ctx)
+	}
 	if err == nil && l.streaming != nil {
 		err = l.streaming(ctx)
 	}
 	return err
+}
+
+// replicated waits until the replicas have what says where the stream begins: a promoted one would have to be given the
+// whole copy again.
+func (l *ledger) replicated(ctx context.Context) error {
+	const who = "replicas of the target"
+	defer l.waits.Clear(who)
+	return l.store.Replicated(ctx, l.wait, func(addr string, has int64) {
+		l.waits.Set(who, fmt.Sprintf("%d of %d replicas of %s have acknowledged", has, l.wait, addr),
+			"bring them back, or start keyhaul with a lower --wait-replicas")
+	})
 }
 
 // save changes the record, with the slots that are the link's at that time.

@@ -139,7 +139,7 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 	if cfg.Until == untilCaughtUp { // otherwise the finish is another process
 		putOff = l.putOff
 	}
-	book := &ledger{store: l.store, lease: l.lease, dir: l.dir, putOff: putOff, log: l.log, first: st.Record}
+	book := &ledger{store: l.store, lease: l.lease, dir: l.dir, putOff: putOff, wait: cfg.WaitReplicas, waits: l.waits, log: l.log, first: st.Record}
 	if l.shard != nil {
 		l.shard.open(book)
 	} else if err := l.openOnly(ctx, st, book); err != nil {

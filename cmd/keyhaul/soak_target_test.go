@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhaul/keyhaul/haul"
 	rt "github.com/keyhaul/keyhaul/internal/redistest"
 )
 
@@ -81,4 +82,28 @@ func keys(node *rt.Server) (sum int64) {
 		sum += n
 	}
 	return sum
+}
+
+// TestSoakTargetWithLess: a server of the target is restarted from a snapshot of its own that lacks what it has
+// acknowledged since.
+func TestSoakTargetWithLess(t *testing.T) {
+	t.Parallel()
+	onEachTarget(t, func(t *testing.T, cluster bool) {
+		t.Parallel()
+		s := newTrial(t, setup{cluster: cluster})
+		s.startLoad()
+		s.start()
+		for range failovers() {
+			node := s.anyNode()
+			s.strike(func() {
+				node.MustDo("SAVE")
+				saved := s.applied
+				s.until(s.keyhaul, "acknowledged", func(l haul.LinkStatus) bool { return l.Applied > saved+100_000 })
+				node.Kill()
+				node.Restart()
+			})
+		}
+		s.moving(s.keyhaul)
+		s.equal(1)
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -87,24 +88,37 @@ func blast(t rt.TB, o options, b []byte) (time.Duration, error) {
 
 // delivery compares how fast keyhaul catches up with and without fences, on writes of which half must not be repeated.
 func delivery(ctx context.Context, t rt.TB, o options, cluster bool) error {
-	header("run", "at least once", "exactly once", "share", "CPU of keyhaul, exactly once", "VmHWM, exactly once")
+	o.load = rt.HalfWrites
+	with, without := o, o
+	with.delivery, without.delivery = "exactly-once", "at-least-once"
+	return versus(ctx, t, [2]string{"at least once", "exactly once"}, without, with, cluster)
+}
+
+// replicas compares how fast keyhaul catches up with and without waiting for the one replica of each node, on the same
+// writes.
+func replicas(ctx context.Context, t rt.TB, o options) error {
+	o.load, o.replicas = rt.HalfWrites, 1
+	with, without := o, o
+	with.wait = 1
+	return versus(ctx, t, [2]string{"not waiting", "--wait-replicas 1"}, without, with, true)
+}
+
+// versus compares how fast keyhaul catches up in two ways.
+func versus(ctx context.Context, t rt.TB, names [2]string, reference, measured options, cluster bool) error {
+	header("run", names[0], names[1], "share", "CPU of keyhaul, "+names[1], "VmHWM, "+names[1])
 	var refs, mine, shares []float64
 	var cpus []time.Duration
 	var rss []int64
-	load := o
-	load.load = rt.HalfWrites
-	for i := range o.runs {
-		load.delivery = "at-least-once"
-		ref, _, err := catchUpOnce(ctx, t, load, cluster, false)
+	for i := range measured.runs {
+		ref, _, err := catchUpOnce(ctx, t, reference, cluster, false)
 		if err != nil {
 			return err
 		}
-		load.delivery = "exactly-once"
-		took, u, err := catchUpOnce(ctx, t, load, cluster, o.verify && i == 0)
+		took, u, err := catchUpOnce(ctx, t, measured, cluster, measured.verify && i == 0)
 		if err != nil {
 			return err
 		}
-		n := float64(o.writes)
+		n := float64(measured.writes)
 		refs, mine = append(refs, n/ref.Seconds()), append(mine, n/took.Seconds())
 		shares, cpus, rss = append(shares, ref.Seconds()/took.Seconds()), append(cpus, u.cpu), append(rss, u.rss)
 		row(i+1, perSecond(refs[i]), perSecond(mine[i]), fmt.Sprintf("%.2f", shares[i]), ms(u.cpu), mb(u.rss))
@@ -120,7 +134,8 @@ func catchUpOnce(ctx context.Context, t rt.TB, o options, cluster, verify bool) 
 	defer dst.close()
 	state := t.TempDir()
 	cmd := command(t, o, "--source", source.URL(), "--target", dst.url)
-	cmd.Args = append(cmd.Args, "--state-dir", state, "--delivery", o.delivery, "--expiry-mode", "target")
+	cmd.Args = append(cmd.Args, "--state-dir", state, "--delivery", o.delivery, "--expiry-mode", "target",
+		"--wait-replicas", strconv.Itoa(o.wait))
 	if err := cmd.Start(); err != nil {
 		return 0, usage{}, err
 	}

@@ -28,12 +28,14 @@ type options struct {
 	verify  bool
 
 	delivery string
+	replicas int // of each node of a target cluster
+	wait     int // for so many of them
 	load     func(ctx context.Context, ep rt.Endpoint, n int) error
 }
 
 func main() {
 	o := options{load: rt.SmallWrites}
-	only := flag.String("only", "full,cluster,catchup,catchup-cluster,delivery,delivery-cluster,latency", "what to measure")
+	only := flag.String("only", "full,cluster,catchup,catchup-cluster,delivery,delivery-cluster,replicas-cluster,latency", "what to measure")
 	flag.StringVar(&o.keyhaul, "keyhaul", "bin/keyhaul", "the program to measure")
 	flag.StringVar(&o.release, "release", "", "server release; empty: redis-server of the system")
 	flag.IntVar(&o.runs, "runs", 5, "runs of each")
@@ -52,6 +54,7 @@ func main() {
 		{"catchup-cluster", func(ctx context.Context, t rt.TB, o options) error { return catchUp(ctx, t, o, true) }},
 		{"delivery", func(ctx context.Context, t rt.TB, o options) error { return delivery(ctx, t, o, false) }},
 		{"delivery-cluster", func(ctx context.Context, t rt.TB, o options) error { return delivery(ctx, t, o, true) }},
+		{"replicas-cluster", replicas},
 		{"latency", latency},
 	}
 	fmt.Printf("%s, %d cores, %s, median of %d\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), o.runs)
@@ -87,7 +90,7 @@ func newTarget(t rt.TB, o options, cluster bool) target {
 		s := start(t, o)
 		return target{s.URL(), s.Endpoint(), []int{s.Pid}, s.Stop}
 	}
-	c := rt.StartCluster(t, rt.ClusterOptions{Options: rt.Options{Release: o.release}, Primaries: 3})
+	c := rt.StartCluster(t, rt.ClusterOptions{Options: rt.Options{Release: o.release}, Primaries: 3, Replicas: o.replicas})
 	var pids []int
 	for _, n := range c.Nodes {
 		pids = append(pids, n.Pid)
