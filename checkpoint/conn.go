@@ -167,7 +167,7 @@ func (s *Store) dial(ctx context.Context, addr string, guarded bool) (*conn, err
 	}
 	c.id = r.Int
 	if l := s.lease.Load(); l != nil {
-		if err := l.Check(ctx); err != nil {
+		if err := l.Check(ctx, addr); err != nil {
 			_ = c.Close()
 			return nil, err
 		}

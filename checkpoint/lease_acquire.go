@@ -245,7 +245,7 @@ func (l *Lease) swapOnce(ctx context.Context, decide func(text string, found boo
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.mine, l.sent = next, sent
+	l.mine, l.at, l.sent = next, l.conn.addr, sent
 	return false, nil
 }
 

@@ -166,9 +166,10 @@ type poll struct {
 	offset int64
 }
 
-// watch asks the source each second how far its own stream is.
+// watch asks the source each second how far its own stream is, and whether it is still what it was.
 func (p *PSYNC) watch(ctx context.Context) error {
 	var conn *resp.Conn
+	var at string
 	hangUp := func() {
 		if conn != nil {
 			_ = conn.Close()
@@ -179,13 +180,18 @@ func (p *PSYNC) watch(ctx context.Context) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		if conn == nil {
-			conn, _ = p.cfg.Dialer.Open(ctx, p.address()) // the link tells what is wrong
+		if at != p.address() {
+			hangUp()
+			at = p.address()
+		}
+		if conn == nil && at != "" {
+			conn, _ = p.cfg.Dialer.Open(ctx, at) // the link tells what is wrong
 		}
 		if conn != nil {
 			node, err := p.question(ctx, conn)
 			if err == nil {
 				p.polledNode(node)
+				p.leaveDemoted(node)
 			} else {
 				hangUp()
 			}
@@ -205,13 +211,23 @@ func (p *PSYNC) question(ctx context.Context, c *resp.Conn) (topology.Node, erro
 	return topology.Inspect(ctx, c)
 }
 
-// address is where the link is connected to, or was last.
+// leaveDemoted closes the link when its server has become a replica since it was chosen: the primary is looked for.
+func (p *PSYNC) leaveDemoted(n topology.Node) {
+	p.mu.Lock()
+	c := p.conn
+	demoted := c != nil && n.Role == "slave" && p.node.Role == "master" && n.RunID == p.node.RunID
+	p.mu.Unlock()
+	if demoted {
+		p.cfg.Log.Warn().Str("address", p.address()).Str("primary", fmt.Sprintf("%s:%d", n.MasterHost, n.MasterPort)).
+			Msg("the source has become a replica: it is left, and its new primary is looked for")
+		_ = c.Close() // the receiver notices
+	}
+}
+
+// address is where the link is connected to, or was last; empty before.
 func (p *PSYNC) address() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.addr == "" {
-		return p.cfg.Dialer.Endpoint.Addrs[0]
-	}
 	return p.addr
 }
 
@@ -274,7 +290,11 @@ func (p *PSYNC) inspect(ctx context.Context) (topology.Node, error) {
 }
 
 func (p *PSYNC) ask(ctx context.Context) (topology.Node, error) {
-	c, err := p.cfg.Dialer.Open(ctx, p.address())
+	at := p.address()
+	if at == "" {
+		return topology.Node{}, fmt.Errorf("%w: the source is not reached yet", errNotNow)
+	}
+	c, err := p.cfg.Dialer.Open(ctx, at)
 	if err != nil {
 		return topology.Node{}, err
 	}

@@ -230,7 +230,7 @@ func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Con
 		}
 	}
 	for {
-		conn, err := p.connect(ctx)
+		conn, err := p.connect(ctx, p.history(s.stream.End()))
 		if err != nil {
 			return nil, err
 		}
@@ -259,10 +259,15 @@ func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Con
 // would cost it a fork.
 func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, s *fullSync) error {
 	offset := s.stream.End()
+	h := p.history(offset)
+	id := h.ID
 	p.mu.Lock()
-	node, id := p.node, p.lineage.ReplID
+	node := p.node
 	p.mu.Unlock()
-	if err := historyLeft(node, id, offset, max(offset, p.highest)); err != nil {
+	if err := h.left(node); err != nil {
+		if p.cfg.Dialer.Endpoint.Several() { // it could when it was chosen
+			return fmt.Errorf("%w: %v", errNotNow, err)
+		}
 		return err
 	}
 	r, err := p.psync(ctx, c, id, offset)

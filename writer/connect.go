@@ -18,13 +18,19 @@ func (d *dispatcher) connect(ctx context.Context, l *lane) error {
 	who := l.who()
 	defer d.cfg.Waits.Clear(who)
 	l.state.Store("connecting")
+	addrs := []string{l.addr}
+	if !d.cfg.Node.Cluster {
+		addrs = nil // wherever the server is found now
+	}
 	conn, err := topology.Connect(ctx, topology.ConnectOptions{
-		Dialer: d.cfg.Dialer, Role: "target", Addrs: []string{l.addr}, Prepare: func(ctx context.Context, c *resp.Conn) error {
+		Dialer: d.cfg.Dialer, Role: "target", Addrs: addrs, Prepare: func(ctx context.Context, c *resp.Conn) error {
 			return d.prepare(ctx, l, c)
 		},
 		Observe: func(e topology.Event) {
 			l.state.Store(e.State.String())
 			switch e.State {
+			case topology.Connecting:
+				l.setAddr(e.Addr)
 			case topology.BackingOff:
 				d.cfg.Waits.Set(who, e.Err.Error(), "start the target, or correct its address and login; keyhaul keeps trying")
 			case topology.Loading:
@@ -39,6 +45,7 @@ func (d *dispatcher) connect(ctx context.Context, l *lane) error {
 		l.reconnects.Add(1)
 	}
 	l.served, l.fresh = true, true
+	d.reached = l.addr
 	l.begin(conn)
 	d.group.Go(func() error {
 		l.serve(d.runCtx, conn)
@@ -55,7 +62,7 @@ func (d *dispatcher) prepare(ctx context.Context, l *lane, c *resp.Conn) error {
 		return err
 	}
 	if node.Role == "slave" {
-		return fmt.Errorf("it is a replica of %s:%d now", node.MasterHost, node.MasterPort)
+		return topology.ErrReplica(node)
 	}
 	if err := d.known(l, node); err != nil {
 		return err
@@ -87,7 +94,7 @@ func (d *dispatcher) prepare(ctx context.Context, l *lane, c *resp.Conn) error {
 		}
 	}
 	if d.cfg.Lease != nil { // after its name is known, so that who takes over finds this connection or this one the lease
-		err := d.cfg.Lease.Check(ctx)
+		err := d.cfg.Lease.Check(ctx, l.addr)
 		if errors.Is(err, checkpoint.ErrTaken) || errors.Is(err, checkpoint.ErrGone) {
 			return &topology.Permanent{Err: err}
 		}

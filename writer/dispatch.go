@@ -57,6 +57,7 @@ type dispatcher struct {
 	slots       *slotTable      // of a cluster to which delivery is exactly once
 	fenceKeys   []string        // by slot
 	opened      bool            // every lane was connected once
+	reached     string          // the address that a lane was connected to last
 	runIDs      map[string]bool // of the servers that this run has been connected to, or knows the fences of
 	applied     []int64         // what the target is known to have of the stream, by slot; nil before the stream
 	resumed     int64           // the highest of what it was known to have at the start
@@ -320,8 +321,11 @@ func (d *dispatcher) Status() haul.WriterStatus {
 }
 
 func (l *lane) status() haul.LaneStatus {
+	l.mu.Lock()
+	addr := l.addr
+	l.mu.Unlock()
 	s := haul.LaneStatus{
-		Address: l.addr, State: l.state.Load().(string),
+		Address: addr, State: l.state.Load().(string),
 		Entries: l.entries.Load(), Bytes: l.bytes.Load(), Written: l.wrote.Load(),
 		Pings: l.pings.Load(), Reconnects: l.reconnects.Load(), Redirects: l.redirects.Load(),
 	}

@@ -21,7 +21,7 @@ import (
 // handed to the dispatcher, which alone decides what is sent again.
 type lane struct {
 	d    *dispatcher
-	addr string
+	addr string // changes, under mu, only while the lane is down
 	keep *keepalive.Keeper
 	wake chan struct{}
 
@@ -112,6 +112,13 @@ func (l *lane) push(items ...item) {
 	}
 	l.mu.Unlock()
 	signal(l.wake)
+}
+
+// setAddr says where the lane is going to be connected to.
+func (l *lane) setAddr(addr string) {
+	l.mu.Lock()
+	l.addr = addr
+	l.mu.Unlock()
 }
 
 // begin takes a ready connection, which serve then runs.

@@ -36,7 +36,7 @@ func (s *singles) conn(ctx context.Context, addr string) (*resp.Conn, error) {
 		return nil, err
 	}
 	if lease := s.c.d.cfg.Lease; lease != nil {
-		if err := lease.Check(ctx); err != nil {
+		if err := lease.Check(ctx, addr); err != nil {
 			_ = c.Close()
 			return nil, err
 		}

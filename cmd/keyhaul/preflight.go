@@ -18,6 +18,7 @@ import (
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/keepalive"
+	"github.com/keyhaul/keyhaul/reader"
 )
 
 // ends is what source and target said of themselves before the first write.
@@ -61,7 +62,7 @@ func meet(ctx context.Context, cfg config, source, target *topology.Dialer, wait
 			return nil, haul.Errorf(haul.ExitUnreachable, forming.remedy+"; --connect-deadline is how long keyhaul waits", "%w", err)
 		}
 		waits.Set(who, err.Error(), forming.remedy+"; keyhaul goes on by itself")
-		log.Warn().Err(err).Msg("waiting for the target cluster")
+		log.Warn().Err(err).Msg("waiting for the target")
 		select {
 		case <-time.After(backoff.Next()):
 		case <-ctx.Done():
@@ -79,10 +80,17 @@ type notYet struct {
 func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, node *topology.Node, waits *haul.Waits, log zerolog.Logger) error {
 	who := role + " " + d.Endpoint.String()
 	defer waits.Clear(who)
+	find := d.Servers
+	if role == "source" {
+		find = func(ctx context.Context) ([]string, error) { return reader.Find(ctx, d, cfg.PreferReplica, nil) }
+	}
 	c, err := topology.Connect(ctx, topology.ConnectOptions{
-		Dialer: d, Role: role, Within: cfg.ConnectDeadline,
+		Dialer: d, Role: role, Within: cfg.ConnectDeadline, Find: find,
 		Prepare: func(ctx context.Context, c *resp.Conn) (err error) {
 			*node, err = topology.Inspect(ctx, c)
+			if err == nil && role == "target" && node.Role == "slave" && !node.Cluster && d.Endpoint.Several() {
+				return topology.ErrReplica(*node)
+			}
 			return err
 		},
 		Observe: func(e topology.Event) {
@@ -108,8 +116,7 @@ func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, n
 
 // look finds the target's primaries and what they hold.
 func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
-	e.primary, e.shards = target.Endpoint.Addrs[:1], 1
-	e.keys, e.sourceDB, e.evicts = 0, nil, ""
+	e.keys, e.sourceDB, e.evicts, e.shards = 0, nil, "", 1
 	for db := range e.source.Keyspace {
 		e.sourceDB = append(e.sourceDB, db)
 	}
@@ -127,6 +134,12 @@ func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 			e.primary = append(e.primary, s.Primary)
 		}
 		e.shards = len(e.primary)
+	} else if e.primary = target.Endpoint.Addrs; e.target.Role != "slave" { // a replica is refused
+		addr, err := target.Primary(ctx)
+		if err != nil {
+			return &notYet{fmt.Errorf("target: %w", err), "start the target's primary, or correct its address"}
+		}
+		e.primary = []string{addr}
 	}
 	for _, addr := range e.primary {
 		node, err := inspectAt(ctx, target, addr)

@@ -346,7 +346,7 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 	}
 	return &haul.Haul{
 		Reader: reader.NewPSYNC(reader.PSYNCConfig{
-			Dialer: a.source, Dir: spoolDir, SpoolMax: spoolMax, SpoolWindow: window,
+			Dialer: a.source, PreferReplica: cfg.PreferReplica, Dir: spoolDir, SpoolMax: spoolMax, SpoolWindow: window,
 			Retain: cfg.Spool.Retain, RetainBytes: cfg.Spool.RetainBytes,
 			ReplyTimeout: cfg.ReplyTimeout, Until: reader.Until(cfg.Until), Patience: cfg.ConnectDeadline, AckReceived: cfg.Ack == ackReceived,
 			RepeatSnapshot: repeat, OnLostHistory: reader.LostHistory(cfg.OnLostHistory),

@@ -64,6 +64,8 @@ type Server struct {
 
 	ctl *pipe // the connection of Do
 
+	sentinel []string // lines of its configuration, if it is a sentinel
+
 	mu     sync.Mutex // guards the following, which Kill and Freeze need at any time
 	proc   *process
 	frozen bool
@@ -73,6 +75,14 @@ type Server struct {
 func Start(t TB, opts Options) *Server {
 	t.Helper()
 	s := &Server{t: t, opts: opts, Dir: t.TempDir()}
+	s.start()
+	return s
+}
+
+// start prepares the server and launches it on a free port.
+func (s *Server) start() {
+	t := s.t
+	t.Helper()
 	if err := s.prepare(); err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -89,7 +99,6 @@ func Start(t TB, opts Options) *Server {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	return s
 }
 
 // prepare finds the program and writes what does not depend on the port.
@@ -158,6 +167,12 @@ func (s *Server) writeConfig() error {
 	if s.Socket != "" {
 		config["unixsocket"] = s.Socket
 	}
+	if s.sentinel != nil { // which refuses whatever it does not need
+		config = map[string]string{"port": config["port"], "bind": config["bind"], "dir": config["dir"], "logfile": config["logfile"]}
+		if s.opts.Password != "" {
+			config["requirepass"] = s.opts.Password
+		}
+	}
 	if s.TLS != nil {
 		config["port"], config["tls-port"] = "0", strconv.Itoa(s.Port)
 		config["tls-ca-cert-file"] = s.TLS.CA
@@ -178,6 +193,9 @@ func (s *Server) writeConfig() error {
 	}
 	for _, rule := range s.opts.Users {
 		fmt.Fprintf(&b, "user %s\n", rule)
+	}
+	for _, line := range s.sentinel {
+		fmt.Fprintln(&b, line)
 	}
 	file := filepath.Join(s.Dir, "server.conf")
 	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
