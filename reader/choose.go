@@ -45,7 +45,10 @@ func Find(ctx context.Context, d *topology.Dialer, preferReplica bool, h *Histor
 	}
 	all, silent := survey(ctx, d, addrs)
 	chosen, err := Choose(all, silent, preferReplica, h)
-	return []string{chosen.Addr}, err
+	if err != nil {
+		return nil, err
+	}
+	return []string{chosen.Addr}, nil
 }
 
 // surveyTimeout bounds the question to one of several servers.

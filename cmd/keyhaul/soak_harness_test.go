@@ -62,6 +62,7 @@ type setup struct {
 	source  map[string]string // lines of the source's configuration
 	target  map[string]string // and of each node of the target
 	fill    float64           // scale of the data that the source holds before, see rt.FillMixed; 0.003 if 0
+	rate    int               // of the load, units a second; 3000 if 0
 	flags   []string          // of every keyhaul
 }
 
@@ -78,6 +79,7 @@ type trial struct {
 	args    []string    // of every keyhaul
 	state   string      // directory of the next keyhaul
 	keyhaul *process    // the one that works
+	written rt.Endpoint // what the load writes to
 
 	stopLoad func() // waits until everything is written
 
@@ -100,6 +102,7 @@ func newTrial(t *testing.T, with setup) *trial {
 		config[name] = value
 	}
 	s := &trial{t: t, setup: with, source: rt.Start(t, rt.Options{Config: config}), state: t.TempDir(), stopLoad: func() {}}
+	s.written = s.source.Endpoint()
 	from := s.source.URL()
 	if with.proxied {
 		s.gate = rt.NewProxy(t, s.source.Addr)
@@ -182,7 +185,7 @@ func (s *trial) startLoad() { s.startLoadOf(rt.MixHard) }
 
 func (s *trial) startLoadOf(mix rt.Mix) {
 	s.t.Helper()
-	load := rt.Load{Endpoint: s.source.Endpoint(), Mix: mix, Tagged: s.setup.cluster, Rate: 3000, Seed: rand.Uint64(), Keys: 1000, Databases: s.databases()}
+	load := rt.Load{Endpoint: s.written, Mix: mix, Tagged: s.setup.cluster, Rate: cmp.Or(s.setup.rate, 3000), Seed: rand.Uint64(), Keys: 1000, Databases: s.databases()}
 	ctx, cancel := context.WithCancel(context.Background())
 	var counts rt.LoadCounts
 	var err error

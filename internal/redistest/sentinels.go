@@ -23,7 +23,7 @@ func StartSentinels(t TB, primary *Server, opts Options) *Sentinels {
 	s := &Sentinels{}
 	lines := []string{
 		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %d 2", SentinelName, primary.Port),
-		fmt.Sprintf("sentinel down-after-milliseconds %s 500", SentinelName),
+		fmt.Sprintf("sentinel down-after-milliseconds %s 1500", SentinelName),
 		fmt.Sprintf("sentinel failover-timeout %s 3000", SentinelName),
 	}
 	if primary.opts.Password != "" {

@@ -294,19 +294,32 @@ func (s *Server) Restart() {
 	}
 }
 
+// RestartAsReplica is Restart with a configuration that makes the server a replica of source.
+func (s *Server) RestartAsReplica(source *Server) {
+	s.t.Helper()
+	s.configure(fmt.Sprintf("replicaof 127.0.0.1 %d", source.Port))
+	s.Restart()
+}
+
 // Reconfigure changes settings of the configuration file, for the next Restart. Whatever else the file holds stays, also
 // what the server itself has written there (CONFIG REWRITE): of two lines the later one counts.
 func (s *Server) Reconfigure(config map[string]string) {
+	s.t.Helper()
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(config)) {
+		fmt.Fprintf(&b, "%s %q\n", name, config[name])
+	}
+	s.configure(b.String())
+}
+
+// configure appends lines to the configuration file.
+func (s *Server) configure(lines string) {
 	s.t.Helper()
 	f, err := os.OpenFile(filepath.Join(s.Dir, "server.conf"), os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatalf("redistest: %v", err)
 	}
-	var b strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(config)) {
-		fmt.Fprintf(&b, "%s %q\n", name, config[name])
-	}
-	_, err = f.WriteString("\n" + b.String())
+	_, err = f.WriteString("\n" + lines + "\n")
 	if err = errors.Join(err, f.Close()); err != nil {
 		s.t.Fatalf("redistest: %v", err)
 	}
