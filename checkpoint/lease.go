@@ -56,7 +56,7 @@ type Lease struct {
 	mu   sync.Mutex // guards the following
 	mine claim      // as last confirmed
 	held bool       // Acquire has succeeded and Release was not called
-	at   string // the address that has confirmed it
+	at   string     // the address that has confirmed it
 	sent time.Duration
 	lost error // ErrTaken or ErrGone
 

@@ -157,8 +157,9 @@ func (s *Store) readNode(ctx context.Context, c *conn, n node) (reading, error) 
 	r := reading{node: n}
 	var b batch
 	b.add("INFO", "server")
-	if n.slots == nil {
-		b.add("MGET", keys.Whole(), keys.WholeMark())
+	if n.slots == nil { // one by one: behind a proxy the two may be on different servers
+		b.add("GET", keys.Whole())
+		b.add("GET", keys.WholeMark())
 	}
 	for _, slot := range n.slots {
 		b.add("MGET", keys.Fence(slot), keys.Mark(slot))
@@ -172,6 +173,14 @@ func (s *Store) readNode(ctx context.Context, c *conn, n node) (reading, error) 
 		}
 		if err := reply.Err(); err != nil {
 			return err
+		}
+		if n.slots == nil {
+			if i == 1 {
+				r.fences = append(r.fences, parseValue(reply))
+			} else {
+				r.marks = append(r.marks, parseValue(reply))
+			}
+			return nil
 		}
 		if len(reply.Array) != 2 {
 			return errors.New("MGET of two keys has other than two values")

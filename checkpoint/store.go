@@ -24,7 +24,11 @@ type Config struct {
 	Dialer  *topology.Dialer
 	Name    string // of the haul
 	Cluster bool   // the target runs in cluster mode
-	Log     zerolog.Logger
+
+	// NoTransactions says that the target, a proxy, has no MULTI and WATCH. Then two workers that start at the same
+	// moment may both take the lease.
+	NoTransactions bool
+	Log            zerolog.Logger
 }
 
 // Store keeps a haul's state on its target. Its methods may run at once. Once a lease was acquired with it, it opens

@@ -17,6 +17,8 @@ const (
 	pollEvery    = time.Second
 	runwayWindow = 30 // polls that the write rate of the source is taken from
 	runwayWarned = 5  // polls before anything is said about it
+
+	replacedEvery = 5 // polls between two looks at the source's other addresses
 )
 
 func (p *PSYNC) setConn(c *resp.Conn) {
@@ -179,7 +181,7 @@ func (p *PSYNC) watch(ctx context.Context) error {
 	defer hangUp()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	for {
+	for polls := 1; ; polls++ {
 		if at != p.address() {
 			hangUp()
 			at = p.address()
@@ -195,6 +197,9 @@ func (p *PSYNC) watch(ctx context.Context) error {
 			} else {
 				hangUp()
 			}
+		}
+		if polls%replacedEvery == 0 {
+			p.leaveReplaced(ctx)
 		}
 		select {
 		case <-tick.C:
@@ -222,6 +227,24 @@ func (p *PSYNC) leaveDemoted(n topology.Node) {
 			Msg("the source has become a replica: it is left, and its new primary is looked for")
 		_ = c.Close() // the receiver notices
 	}
+}
+
+// leaveReplaced closes the link to a primary in whose place another one was promoted, though it does not know of that.
+func (p *PSYNC) leaveReplaced(ctx context.Context) {
+	p.mu.Lock()
+	c, at, role := p.conn, p.addr, p.node.Role
+	p.mu.Unlock()
+	spool := p.spool.Load()
+	if c == nil || role == "slave" || spool == nil || !p.cfg.Dialer.Endpoint.Several() {
+		return
+	}
+	// what cannot go on where we are is looked at when the link is lost
+	found, err := Find(ctx, p.cfg.Dialer, false, p.history(spool.End()))
+	if err != nil || found[0] == at {
+		return
+	}
+	p.cfg.Log.Warn().Str("address", at).Str("promoted", found[0]).Msg("another server was promoted in place of the source: it is left")
+	_ = c.Close() // the receiver notices
 }
 
 // address is where the link is connected to, or was last; empty before.

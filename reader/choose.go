@@ -97,7 +97,10 @@ func askAt(ctx context.Context, d *topology.Dialer, addr string) (topology.Node,
 // come from a server that is silent, or from a replica that may be promoted, it is an error that another try may mend.
 func Choose(all []Candidate, silent []error, preferReplica bool, h *History) (Candidate, error) {
 	var primaries, able, replicas, waiting []Candidate
-	for _, c := range all {
+	for i, c := range all {
+		if twice(all[:i], c) {
+			continue
+		}
 		continues := h == nil || h.left(c.Node) == nil
 		switch {
 		case c.Node.Role != "slave":
@@ -132,6 +135,11 @@ func Choose(all []Candidate, silent []error, preferReplica bool, h *History) (Ca
 	return Candidate{}, noneOf("no primary is found that goes on where the stream was left", all, silent, h)
 }
 
+// twice tells whether one server has several addresses.
+func twice(seen []Candidate, c Candidate) bool {
+	return c.Node.RunID != "" && slices.ContainsFunc(seen, func(o Candidate) bool { return o.Node.RunID == c.Node.RunID })
+}
+
 func byOffset(a, b Candidate) int {
 	return cmp.Compare(a.Node.MasterReplOffset, b.Node.MasterReplOffset)
 }
@@ -150,8 +158,7 @@ func chooseFirst(primaries, all []Candidate, silent []error) (Candidate, error) 
 	var left []Candidate
 	for _, c := range primaries {
 		replaced := slices.ContainsFunc(primaries, func(o Candidate) bool { return o.Node.ReplID2 == c.Node.ReplID && c.Node.ReplID != "" })
-		twice := slices.ContainsFunc(left, func(o Candidate) bool { return o.Node.RunID == c.Node.RunID && c.Node.RunID != "" })
-		if !replaced && !twice {
+		if !replaced {
 			left = append(left, c)
 		}
 	}

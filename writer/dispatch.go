@@ -83,7 +83,8 @@ func newDispatcher(cfg Config) *dispatcher {
 		enc: encoder{
 			existing: cfg.Existing,
 			pxat:     knowsPXAT(cfg.Node),
-			strings:  !cfg.Node.Cluster && cfg.Existing != ExistingSkip,
+			strings:  !cfg.Node.Cluster && cfg.Existing != ExistingSkip && !cfg.NoTransactions,
+			plain:    cfg.NoTransactions,
 			function: command.Lookup([]byte("FUNCTION")),
 			grace:    cfg.Grace.Milliseconds(),
 		},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +29,8 @@ type ends struct {
 	shards   int
 	sourceDB []int  // databases of the source that hold keys
 	evicts   string // how a primary of the target may evict keys; empty if none does
+
+	noTransactions error // why the target, which is no cluster, takes no transaction over several keys; nil if it does
 }
 
 const questionTimeout = 10 * time.Second
@@ -45,6 +46,9 @@ func meet(ctx context.Context, cfg config, source, target *topology.Dialer, wait
 			return nil, context.Cause(ctx)
 		}
 		return nil, err
+	}
+	if cfg.TargetMode == targetStandalone {
+		e.target.Cluster = false
 	}
 	who := "target " + target.Endpoint.String()
 	defer waits.Clear(who)
@@ -155,6 +159,9 @@ func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 			e.evicts = node.MaxMemoryPolicy
 		}
 	}
+	if !e.target.Cluster {
+		e.noTransactions = mayTransact(ctx, target, e.primary[0])
+	}
 	return e.databases(ctx, target)
 }
 
@@ -202,7 +209,7 @@ func (e *ends) refuse() error {
 	switch {
 	case t.Role == "slave" && !t.Cluster: // any node of a cluster names the others
 		return haul.Errorf(haul.ExitRefused, "name its primary as the target", "the target is a replica of %s:%d", t.MasterHost, t.MasterPort)
-	case t.Product == "redis" && !t.AtLeast(5, 0):
+	case t.Product == "redis" && t.Version != "" && !t.AtLeast(5, 0):
 		return haul.Errorf(haul.ExitRefused, "use a target of Redis 5.0 or later", "the target is Redis %s, which cannot take absolute deadlines", t.Version)
 	case e.source.Cluster:
 		return haul.Errorf(haul.ExitRefused, "name a standalone primary or replica as the source",
@@ -229,33 +236,13 @@ func (e *ends) mayBegin(ctx context.Context, cfg config, target *topology.Dialer
 		return haul.Errorf(haul.ExitRefused, "CONFIG SET maxmemory-policy noeviction on the target, or use --delivery at-least-once",
 			"the target may evict keys (maxmemory-policy %s): it would lose data, and what keyhaul must know of it", e.evicts)
 	}
+	if e.noTransactions != nil {
+		return haul.Errorf(haul.ExitRefused, "use --delivery at-least-once; for a cluster leave --target-mode at auto",
+			"exactly-once delivery needs MULTI and EXEC with several keys on the target: %w", e.noTransactions)
+	}
 	for _, addr := range e.primary {
 		if err := mayEvict(ctx, target, addr); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-// mayEvict makes sure that connections of our own can be ended: what a closed one has sent may otherwise be executed
-// after it was found not to be.
-func mayEvict(ctx context.Context, target *topology.Dialer, addr string) error {
-	c, err := target.Open(ctx, addr)
-	if err != nil {
-		return nil //nolint:nilerr // it shows itself again when it matters
-	}
-	defer c.Close() //nolint:errcheck // only asked
-	for _, call := range [][]string{
-		{"CLIENT", "SETNAME", target.ClientName},
-		{"CLIENT", "ID"},
-		{"CLIENT", "LIST"},
-		{"CLIENT", "KILL", "ID", strconv.Itoa(math.MaxInt64)}, // nobody
-	} {
-		_, err := c.Do(ctx, questionTimeout, call...)
-		if refused := (*resp.Error)(nil); errors.As(err, &refused) && refused.Code == "NOPERM" {
-			return haul.Errorf(haul.ExitRefused,
-				"let the target's user run it (ACL SETUSER … +client|list +client|kill +client|id +client|setname), or use --delivery at-least-once",
-				"exactly-once delivery needs CLIENT %s on the target %s: %w", call[1], addr, refused)
 		}
 	}
 	return nil

@@ -154,6 +154,9 @@ func (a *app) haul(ctx context.Context) error {
 	for _, line := range plan {
 		a.log.Info().Msg(line)
 	}
+	if e.noTransactions != nil {
+		a.log.Warn().Err(e.noTransactions).Msg("the target has no transactions over several keys: those of the source are not atomic there, and two keyhauls of this name must not be started at the same moment")
+	}
 	for {
 		if err := a.acquire(ctx); err != nil {
 			return err
@@ -178,7 +181,7 @@ func (a *app) haul(ctx context.Context) error {
 func (a *app) openStore(e *ends) {
 	worker := rand.Text()[:12]
 	a.target.ClientName = checkpoint.Prefix + a.cfg.Name + ":" + worker
-	a.store = checkpoint.New(checkpoint.Config{Dialer: a.target, Name: a.cfg.Name, Cluster: e.target.Cluster, Log: a.log})
+	a.store = checkpoint.New(checkpoint.Config{Dialer: a.target, Name: a.cfg.Name, Cluster: e.target.Cluster, NoTransactions: e.noTransactions != nil, Log: a.log})
 	a.lease = checkpoint.NewLease(checkpoint.LeaseConfig{Store: a.store, Worker: worker, Log: a.log})
 }
 
@@ -356,7 +359,8 @@ func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*hau
 			Dialer: a.target, Node: e.target, Filters: filter.All(),
 			Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
 			ErrorsLog: a.state.file("errors.log"), SnapshotLanes: lanes,
-			Exact: cfg.Delivery == exactlyOnce, Store: a.store, Lease: a.lease, Applied: applied, RunIDs: runIDs, ReplayUntil: replayUntil,
+			NoTransactions: e.noTransactions != nil,
+			Exact:          cfg.Delivery == exactlyOnce, Store: a.store, Lease: a.lease, Applied: applied, RunIDs: runIDs, ReplayUntil: replayUntil,
 			Grace: time.Duration(l.first.Grace) * time.Millisecond, PutOff: putOff, ImportSource: l.first.Import,
 			ReplyTimeout: cfg.ReplyTimeout, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
 			Waits: a.waits, Log: a.log,

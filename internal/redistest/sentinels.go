@@ -17,7 +17,7 @@ type Sentinels struct {
 }
 
 // StartSentinels starts sentinels for primary, whose replicas are attached already, and waits until they know each other
-// and all replicas. opts are those of the sentinels; Config does not apply.
+// and all replicas. opts are those of the sentinels; Config does not apply, and TLS is that of the primary.
 func StartSentinels(t TB, primary *Server, opts Options) *Sentinels {
 	t.Helper()
 	s := &Sentinels{}
@@ -35,9 +35,10 @@ func StartSentinels(t TB, primary *Server, opts Options) *Sentinels {
 	if primary.TLS != nil { // they have one configuration for what they serve and what they watch
 		lines = append(lines, "tls-replication yes")
 	}
+	opts.TLS = primary.TLS != nil
 	opts.Args = append(opts.Args, "--sentinel")
 	for range 3 {
-		node := &Server{t: t, opts: opts, Dir: t.TempDir(), sentinel: lines}
+		node := &Server{t: t, opts: opts, Dir: t.TempDir(), sentinel: lines, TLS: primary.TLS}
 		node.start()
 		s.Nodes = append(s.Nodes, node)
 	}

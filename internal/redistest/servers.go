@@ -112,8 +112,10 @@ func (s *Server) prepare() error {
 	}
 	s.ep = Endpoint{Password: s.opts.Password}
 	if s.opts.TLS || s.opts.MutualTLS {
-		if s.TLS, err = NewTLSFiles(s.Dir); err != nil {
-			return err
+		if s.TLS == nil {
+			if s.TLS, err = NewTLSFiles(s.Dir); err != nil {
+				return err
+			}
 		}
 		if s.ep.TLS, err = s.TLS.ClientConfig(); err != nil {
 			return err
