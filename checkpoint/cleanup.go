@@ -26,7 +26,10 @@ func (s *Store) Cleanup(ctx context.Context) (int64, error) {
 			}
 			err := l.each(ctx, func(ctx context.Context, n node) error {
 				return s.fresh(ctx, n.addr, true, func(c *conn) error {
-					return c.fail("DEL", c.exchange(ctx, s.fenceRemoval(n), count))
+					if err := c.exchange(ctx, s.fenceRemoval(n), count); err != nil {
+						return c.fail("DEL", err)
+					}
+					return s.removeAhead(ctx, c, n, count)
 				})
 			})
 			if err != nil {
@@ -35,7 +38,9 @@ func (s *Store) Cleanup(ctx context.Context) (int64, error) {
 			// Last the lease: until then it guards what is removed.
 			var b batch
 			keys := s.Keys()
-			b.add("DEL", keys.Record(), keys.Refusals())
+			for _, keys := range s.everyKeys() {
+				b.add("DEL", keys.Record(), keys.Refusals())
+			}
 			b.add("DEL", keys.Lease())
 			err = owner.exchange(ctx, &b, count)
 			if err == nil {
@@ -50,13 +55,60 @@ func (s *Store) Cleanup(ctx context.Context) (int64, error) {
 	return removed.Load(), err
 }
 
-func (s *Store) fenceRemoval(n node) *batch {
-	b, keys := &batch{}, s.Keys()
+// removeAhead removes what says which keys are ahead.
+func (s *Store) removeAhead(ctx context.Context, c *conn, n node, count func(i int, r resp.Reply) error) error {
 	if n.slots == nil {
-		b.add("DEL", keys.Whole(), keys.WholeMark())
+		return nil
 	}
-	for _, slot := range n.slots {
-		b.add("DEL", keys.Fence(slot), keys.Mark(slot))
+	dbs, err := databases(ctx, c)
+	for _, db := range dbs {
+		if err == nil {
+			err = s.eachSlot(ctx, c, n, db, "DEL", func(_ uint16, r resp.Reply) error { return count(0, r) })
+		}
+	}
+	return err
+}
+
+func (s *Store) fenceRemoval(n node) *batch {
+	b := &batch{}
+	for _, keys := range s.everyKeys() {
+		if n.slots == nil {
+			b.add("DEL", keys.Whole(), keys.WholeMark())
+		}
+		for _, slot := range n.slots {
+			b.add("DEL", keys.Fence(slot), keys.Mark(slot))
+		}
 	}
 	return b
+}
+
+// everyKeys returns the names of the haul's keys, and of those of its links.
+func (s *Store) everyKeys() []Keys {
+	all := []Keys{{Name: s.cfg.Name}}
+	for _, link := range s.Record().Links {
+		all = append(all, Keys{s.cfg.Name, link})
+	}
+	return all
+}
+
+// Retire removes the keys of a link whose shard is gone from the target. It tries until ctx ends.
+func (s *Store) Retire(ctx context.Context) error {
+	return s.retry(ctx, "remove the keys of a link", func(ctx context.Context, l *layout) error {
+		return l.each(ctx, func(ctx context.Context, n node) error {
+			b, keys := &batch{}, s.Keys()
+			if n.addr == l.owner().addr {
+				b.add("DEL", keys.Record(), keys.Refusals())
+			}
+			if n.slots == nil {
+				b.add("DEL", keys.Whole(), keys.WholeMark())
+			}
+			for _, slot := range n.slots {
+				b.add("DEL", keys.Fence(slot), keys.Mark(slot))
+			}
+			return s.fresh(ctx, n.addr, true, func(c *conn) error {
+				_, err := c.ask(ctx, b)
+				return c.fail("DEL", err)
+			})
+		})
+	})
 }

@@ -75,8 +75,16 @@ func (c *conn) clients(ctx context.Context) (map[int64]string, error) {
 	return clients, nil
 }
 
-// workerName is the name of all connections of a worker to the target.
+// workerName is the name of all connections of a worker to the target. Those of one link of several have linkName.
 func (s *Store) workerName(worker string) string { return Prefix + s.cfg.Name + ":" + worker }
+
+// LinkName is the name of the connections of one link of a worker, whose own name is worker.
+func LinkName(worker, link string) string { return worker + "." + link }
+
+// isOf tells whether a connection with this name is one of a worker, whatever its link.
+func isOf(worker, name string) bool {
+	return name == worker || strings.HasPrefix(name, LinkName(worker, ""))
+}
 
 // EvictSelf ends all connections of this worker, on every primary and replica: what its closed connections have sent is
 // carried out by then, or never will be. Those of the Store and of the lease are opened again when they are used. It
@@ -100,7 +108,7 @@ func (s *Store) evictOthers(ctx context.Context, worker string) (allowed bool, e
 	spared := s.workerName(worker)
 	match := func(_ int64, name string) bool {
 		other, ok := strings.CutPrefix(name, s.workerName(""))
-		return ok && name != spared && name != s.cfg.Dialer.ClientName && !strings.Contains(other, ":")
+		return ok && !isOf(spared, name) && name != s.cfg.Dialer.ClientName && !strings.Contains(other, ":")
 	}
 	l, err := s.look(ctx, true)
 	if err != nil {
@@ -140,7 +148,7 @@ func (s *Store) connected(ctx context.Context, worker string) (connected, known 
 			return false, true, err
 		}
 		for _, name := range clients {
-			if name == s.workerName(worker) {
+			if isOf(s.workerName(worker), name) {
 				return true, true, nil
 			}
 		}

@@ -28,7 +28,12 @@ func (s *Store) Standing(lease string) [][]string {
 // Flush empties all databases of the target. Record and lease, if not empty, never vanish: the transaction that
 // empties their node writes them anew. Memory is freed in the background: a cluster would replace a primary that
 // spends minutes on it. It tries until ctx ends.
+//
+// Of a link only its slots are emptied.
 func (s *Store) Flush(ctx context.Context, lease string) error {
+	if s.cfg.Link != "" {
+		return s.removeSlots(ctx, allDBs, s.mine)
+	}
 	return s.retry(ctx, "empty the target", func(ctx context.Context, l *layout) error {
 		return l.each(ctx, func(ctx context.Context, n node) error {
 			return s.fresh(ctx, n.addr, true, func(c *conn) error {
@@ -68,7 +73,12 @@ func (s *Store) FlushNodes(ctx context.Context, db int32, all bool, lease string
 	if err != nil {
 		return err
 	}
-	return s.spread(ctx, f, applied)
+	return s.spread(ctx, f, func(n node) (func(uint16) bool, error) {
+		if done, err := n.behind(f, applied); done || err != nil {
+			return nil, err
+		}
+		return s.mine, nil
+	})
 }
 
 // behind reports whether all slots of a node have what is before f.

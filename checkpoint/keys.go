@@ -39,31 +39,44 @@ var tags = sync.OnceValue(func() *[command.Slots]string {
 	return &table
 })
 
-// Keys are the names of a haul's keys.
-type Keys struct{ Name string }
+// Keys are the names of a haul's keys. Link is the link that they are about, of several to a cluster source; it is empty
+// for what concerns the whole haul, and for the only link of a standalone source.
+type Keys struct{ Name, Link string }
 
 func (k Keys) key(rest string) string { return Prefix + k.Name + ":" + rest }
 
+// own is key with the name of the link behind what the key is.
+func (k Keys) own(what, tag string) string {
+	if k.Link != "" {
+		what += ":" + k.Link
+	}
+	return k.key(what + tag)
+}
+
 // Fence returns the key that says up to where slot is applied. It is in that slot and moves with it.
-func (k Keys) Fence(slot uint16) string { return k.key("fence:{" + Tag(slot) + "}") }
+func (k Keys) Fence(slot uint16) string { return k.own("fence", ":{"+Tag(slot)+"}") }
+
+// Ahead returns the key of the hash that says which keys of slot are ahead of its fence. It is in that slot, and in the
+// database of those keys, so that whatever happens to them happens to it.
+func (k Keys) Ahead(slot uint16) string { return k.key("ahead:{" + Tag(slot) + "}") }
 
 // Mark returns the key of the mark of the node that owns slot.
-func (k Keys) Mark(slot uint16) string { return k.key("mark:{" + Tag(slot) + "}") }
+func (k Keys) Mark(slot uint16) string { return k.own("mark", ":{"+Tag(slot)+"}") }
 
 // Whole returns the key of the one fence of a standalone target.
-func (k Keys) Whole() string { return k.key("fence") }
+func (k Keys) Whole() string { return k.own("fence", "") }
 
 // WholeMark returns the key of the mark of a standalone target.
-func (k Keys) WholeMark() string { return k.key("mark") }
+func (k Keys) WholeMark() string { return k.own("mark", "") }
 
-// Record returns the key of the haul's record. It shares one slot with Lease, Refusals and Tombstone.
-func (k Keys) Record() string { return k.key("{haul}:record") }
+// Record returns the key of the record of the haul, or of the link. It shares one slot with Lease, Refusals and Tombstone.
+func (k Keys) Record() string { return k.own("{haul}:record", "") }
 
 // Lease returns the key of the lease.
 func (k Keys) Lease() string { return k.key("{haul}:lease") }
 
 // Refusals returns the key of the list of commands that the target refused inside a transaction.
-func (k Keys) Refusals() string { return k.key("{haul}:refusals") }
+func (k Keys) Refusals() string { return k.own("{haul}:refusals", "") }
 
 // Names returns the key of the set of all hauls that write to the target. It is in the slot of Record.
 func (k Keys) Names() string { return namesKey }

@@ -18,7 +18,7 @@ func TestEveryTagIsInItsSlot(t *testing.T) {
 }
 
 func TestKeysAreInTheirSlots(t *testing.T) {
-	k := Keys{"a"}
+	k := Keys{Name: "a"}
 	for slot := range uint16(16384) {
 		for _, key := range []string{k.Fence(slot), k.Mark(slot)} {
 			if redistest.Slot(key) != int(slot) {

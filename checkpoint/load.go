@@ -113,6 +113,9 @@ type reading struct {
 	runID  string
 	fences []value // by index in slots; one on a standalone
 	marks  []value
+	ahead  []Ahead
+	hashes int64 // that say what is ahead
+	lost   error // why that cannot be read
 }
 
 // value is a fence or mark as it was read.
@@ -189,5 +192,11 @@ func (s *Store) readNode(ctx context.Context, c *conn, n node) (reading, error) 
 		r.marks = append(r.marks, parseValue(reply.Array[1]))
 		return nil
 	})
+	if err == nil {
+		r.ahead, r.hashes, err = s.readAhead(ctx, c, n)
+	}
+	if errors.Is(err, ErrLost) {
+		r.lost, err = err, nil
+	}
 	return r, err
 }

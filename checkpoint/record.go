@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
 const (
@@ -53,6 +54,12 @@ type Record struct {
 	Import     bool          `json:"import"`              // deadlines are held back by import-mode instead
 	Finishing  string        `json:"finishing,omitempty"` // step of Finish that was begun: "", "raise" or "lower"
 	Finished   int64         `json:"finished,omitempty"`  // unix seconds when true deadlines were set
+
+	// Of a haul whose source is a cluster: the links, each of which has a record of its own.
+	Links []string `json:"links,omitempty"`
+
+	// Of a link to a cluster source: the slots that are its to write.
+	Slots *topology.SlotSet `json:"slots,omitempty"`
 }
 
 // position is haul.Position without the generation, which a record and a fence have of their own. Its names are part

@@ -16,22 +16,28 @@ import (
 //
 // A node that is another process than the one which Load has read may lack what fences would claim: then the error is
 // ErrRestarted.
-func (s *Store) Spread(ctx context.Context, f Fence) error { return s.spread(ctx, f, nil) }
+//
+// Of a link only its slots have fences.
+func (s *Store) Spread(ctx context.Context, f Fence) error {
+	return s.spread(ctx, f, func(node) (func(uint16) bool, error) { return s.mine, nil })
+}
 
-// spread leaves those nodes alone that are behind f already.
-func (s *Store) spread(ctx context.Context, f Fence, applied []int64) error {
+// spread writes the fences of those slots of a node that which tells, and its mark; nothing on a node for which it tells
+// none.
+func (s *Store) spread(ctx context.Context, f Fence, which func(n node) (func(slot uint16) bool, error)) error {
 	f.Sparse = false
 	text := f.text()
 	return s.retry(ctx, "write fences", func(ctx context.Context, l *layout) error {
 		return l.each(ctx, func(ctx context.Context, n node) error {
-			if done, err := n.behind(f, applied); done || err != nil {
+			fenced, err := which(n)
+			if fenced == nil || err != nil {
 				return err
 			}
 			return s.fresh(ctx, n.addr, true, func(c *conn) error {
 				if err := s.sameProcess(ctx, c); err != nil {
 					return err
 				}
-				return s.spreadNode(ctx, c, n, text)
+				return s.spreadNode(ctx, c, n, text, fenced)
 			})
 		})
 	})
@@ -62,7 +68,7 @@ func (s *Store) sameProcess(ctx context.Context, c *conn) error {
 }
 
 // spreadNode takes options of the SETs of fences.
-func (s *Store) spreadNode(ctx context.Context, c *conn, n node, text string, options ...string) error {
+func (s *Store) spreadNode(ctx context.Context, c *conn, n node, text string, fenced func(slot uint16) bool, options ...string) error {
 	keys := s.Keys()
 	var fences, marks batch
 	if n.slots == nil {
@@ -70,7 +76,9 @@ func (s *Store) spreadNode(ctx context.Context, c *conn, n node, text string, op
 		marks.add("SET", keys.WholeMark(), text)
 	}
 	for i, slot := range n.slots {
-		fences.add(append([]string{"SET", keys.Fence(slot), text}, options...)...)
+		if fenced(slot) {
+			fences.add(append([]string{"SET", keys.Fence(slot), text}, options...)...)
+		}
 		if i == 0 {
 			marks.add("SET", keys.Mark(slot), text)
 		} else {
@@ -104,7 +112,7 @@ func (s *Store) Complete(ctx context.Context, st *State) error {
 				}
 				f := was.Mark
 				f.Sparse = false
-				return s.fresh(ctx, n.addr, true, func(c *conn) error { return s.spreadNode(ctx, c, n, f.text(), "NX") })
+				return s.fresh(ctx, n.addr, true, func(c *conn) error { return s.spreadNode(ctx, c, n, f.text(), s.mine, "NX") })
 			}
 			return nil
 		})

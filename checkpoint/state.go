@@ -25,7 +25,8 @@ type State struct {
 	Nodes     []Node
 	Base      haul.Position // where reading goes on: the lowest mark; on a standalone the higher of its fence and mark
 	Sub       int64         // of a standalone's fence, when that is the base
-	Highest   int64         // applied offset of any fence or mark
+	Highest   int64         // applied offset of any fence, mark or key that is ahead
+	Ahead     []Ahead       // keys that are ahead of their slot's fence; offset 0: of an earlier generation
 	Applied   []int64       // by slot: the higher of its fence and the base; one element on a standalone
 	Refusals  []Refusal
 	Lost      error    // wraps ErrLost: why this cannot be resumed from although Found
@@ -47,7 +48,7 @@ func (st *State) judge(all []reading, cluster bool) error {
 			}
 		}
 	}
-	if !st.Found || st.Record.Phase != PhaseStreaming {
+	if !st.Found || st.Record.Phase != PhaseStreaming || len(st.Record.Links) > 0 {
 		return nil
 	}
 	if !cluster {
@@ -63,6 +64,7 @@ func (st *State) judge(all []reading, cluster bool) error {
 	st.Applied = make([]int64, topology.SlotCount)
 	for i, r := range all {
 		st.judgeFences(st.Nodes[i], r)
+		st.judgeAhead(r)
 	}
 	return nil
 }
@@ -139,6 +141,7 @@ func (st *State) judgeFences(n Node, r reading) {
 		st.Applied[slot] = st.Base.Offset
 		if ok, instead := st.usable(f); ok {
 			st.Applied[slot] = max(st.Base.Offset, f.Applied())
+		} else if st.Record.Slots != nil && !st.Record.Slots.Has(slot) { // it is another link's
 		} else if !f.found && n.Mark.Sparse {
 			st.Applied[slot] = n.Mark.Applied()
 		} else {

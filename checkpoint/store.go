@@ -23,7 +23,11 @@ type Config struct {
 	// Dialer opens connections to the target. Its ClientName is keyhaul:<name>:<worker>; each connection gets it.
 	Dialer  *topology.Dialer
 	Name    string // of the haul
+	Link    string // of a cluster source; empty for the haul as a whole
 	Cluster bool   // the target runs in cluster mode
+
+	// Mine tells which slots are the link's: only keys of those are removed, and only those have fences. nil: all.
+	Mine func(slot uint16) bool
 
 	// NoTransactions says that the target, a proxy, has no MULTI and WATCH. Then two workers that start at the same
 	// moment may both take the lease.
@@ -36,6 +40,8 @@ type Config struct {
 type Store struct {
 	cfg   Config
 	lease atomic.Pointer[Lease] // that guards what is written; nil before it is acquired and when it is released
+
+	changing sync.Mutex // is held by Update
 
 	mu     sync.Mutex // guards the following
 	record Record
@@ -55,7 +61,13 @@ func New(cfg Config) *Store {
 }
 
 // Keys returns the names of the haul's keys.
-func (s *Store) Keys() Keys { return Keys{s.cfg.Name} }
+func (s *Store) Keys() Keys { return Keys{s.cfg.Name, s.cfg.Link} }
+
+// Guard has the store write only while a lease is held that was acquired with another store of this haul.
+func (s *Store) Guard(l *Lease) { s.lease.Store(l) }
+
+// mine tells whether a slot is the link's.
+func (s *Store) mine(slot uint16) bool { return s.cfg.Mine == nil || s.cfg.Mine(slot) }
 
 // Record returns the record as it was last loaded or saved.
 func (s *Store) Record() Record {
@@ -89,6 +101,16 @@ func (s *Store) Save(ctx context.Context, r Record) error {
 	}
 	s.remember(r, true)
 	return nil
+}
+
+// Update changes the record and saves it. It is the way for those who share a record: one after the other changes what
+// the last has saved. It tries until ctx ends.
+func (s *Store) Update(ctx context.Context, change func(r *Record)) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	r := s.Record()
+	change(&r)
+	return s.Save(ctx, r)
 }
 
 // Note appends a refusal to the journal. It tries until ctx ends. A lost reply may leave the refusal there twice.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keyhaul/keyhaul/internal/command"
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
 )
@@ -193,23 +194,29 @@ func (w *sweep) count(seen, changed int64) {
 	}
 }
 
-// Prune removes every key that keep lacks, but for those under Prefix. It returns how many keys it removed, and tells
+// Prune removes every key that keep lacks, but for those under Prefix, and those in slots that are not the link's. It returns how many keys it removed, and tells
 // tick how many it has seen and removed so far; a pass that is repeated counts what it sees anew. It tries until ctx
 // ends, or keep fails.
 func (s *Store) Prune(ctx context.Context, keep *KeySet, tick func(seen, removed int64)) (int64, error) {
 	w := &sweep{
 		store: s, what: "remove keys that the source lacks", tick: tick, same: true,
-		begin: func(context.Context, *conn, topology.Node) (visitor, error) { return pruner{keep}, nil },
+		begin: func(context.Context, *conn, topology.Node) (visitor, error) { return pruner{keep, s.mine}, nil },
 	}
 	err := w.run(ctx)
 	return w.changed, err
 }
 
-type pruner struct{ keep *KeySet }
+type pruner struct {
+	keep *KeySet
+	mine func(slot uint16) bool
+}
 
 func (pruner) ask(*batch, string) {}
 
 func (p pruner) decide(db int32, key string, _ []resp.Reply) ([]string, error) {
+	if !p.mine(command.Slot([]byte(key))) {
+		return nil, nil
+	}
 	kept, err := p.keep.Has(db, []byte(key))
 	if err != nil {
 		return nil, &topology.Permanent{Err: err}

@@ -19,12 +19,23 @@ type Batch struct {
 	Extra    []byte // decoded names that the buffer does not have
 
 	Snapshot bool     // entries of the snapshot; End.Offset then counts bytes of the RDB
+	Own      bool     // entries that the writer has made: see NewOwn
 	End      Position // where the link stands once the whole batch is applied
 
 	pending atomic.Int32 // entries not yet acknowledged
 	ticket  *ticket
 	weight  int64 // bytes held of the channel's bound
 	home    *Channel
+	done    func() // of one of the writer's own, which has no home
+}
+
+// NewOwn returns a batch that a writer makes itself, beside those of its channel. It is in nobody's bound, and moves no
+// watermark: once all of its entries, n in number, are Done, done is called. Fences do not say whether these entries
+// were applied, for they stand between two positions of the stream.
+func NewOwn(n int, done func()) *Batch {
+	b := &Batch{Entries: make([]Entry, 0, n), Own: true, done: done}
+	b.pending.Store(int32(n))
+	return b
 }
 
 // Bytes returns the bytes of s.
@@ -44,7 +55,11 @@ func (b *Batch) Expect(n int) { b.pending.Add(int32(n)) }
 
 // Done acknowledges n more entries of the batch. After the last one the batch must not be touched any more.
 func (b *Batch) Done(n int) {
-	if b.pending.Add(int32(-n)) == 0 {
+	switch {
+	case b.pending.Add(int32(-n)) != 0:
+	case b.done != nil:
+		b.done()
+	default:
 		b.home.complete(b)
 	}
 }

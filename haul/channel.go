@@ -3,8 +3,6 @@ package haul
 import (
 	"context"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 )
 
 // Channel carries batches from a reader to a writer. Its bound is in bytes: every batch between New and its last Done
@@ -12,8 +10,8 @@ import (
 type Channel struct {
 	Watermark *Watermark
 
-	bound  int64
-	sem    *semaphore.Weighted
+	bound  int64 // that the channel can count on
+	share  *share
 	queue  chan *Batch
 	unused chan *Batch
 }
@@ -27,11 +25,15 @@ const MinBound = 1 << 20
 // NewChannel returns a channel that holds at most bound bytes (at least MinBound).
 func NewChannel(bound int64) *Channel {
 	bound = max(bound, MinBound)
-	n := bound/(BatchBytes+batchOverhead) + 1
+	return newChannel(&Pool{bound: bound, reserve: bound})
+}
+
+func newChannel(p *Pool) *Channel {
+	n := p.bound/(BatchBytes+batchOverhead) + 1
 	return &Channel{
 		Watermark: newWatermark(),
-		bound:     bound,
-		sem:       semaphore.NewWeighted(bound),
+		bound:     p.reserve,
+		share:     p.join(),
 		queue:     make(chan *Batch, n),
 		unused:    make(chan *Batch, n),
 	}
@@ -43,8 +45,8 @@ func (c *Channel) EntryLimit() int { return int(min(c.bound/8, 4<<20)) }
 // New returns an empty batch with room for BatchBytes, waiting until the bound allows it.
 func (c *Channel) New(ctx context.Context) (*Batch, error) {
 	const weight = BatchBytes + batchOverhead
-	if err := c.sem.Acquire(ctx, weight); err != nil {
-		return nil, context.Cause(ctx)
+	if err := c.share.acquire(ctx, weight); err != nil {
+		return nil, err
 	}
 	select {
 	case b := <-c.unused:
@@ -73,8 +75,8 @@ func (c *Channel) Grow(ctx context.Context, b *Batch, want int) error {
 	if most := c.bound / 2; b.weight+add > most { // a reader holds two batches at most, and must not wait for itself
 		add = max(0, most-b.weight)
 	}
-	if err := c.sem.Acquire(ctx, add); err != nil {
-		return context.Cause(ctx)
+	if err := c.share.acquire(ctx, add); err != nil {
+		return err
 	}
 	b.weight += add
 	c.shed(add)
@@ -115,6 +117,9 @@ func (c *Channel) Discard(b *Batch) { c.free(b) }
 // Batches is what the writer receives from. It is closed when the reader has ended.
 func (c *Channel) Batches() <-chan *Batch { return c.queue }
 
+// Leave gives what the channel could hold to others of its pool, when nothing more is sent or outstanding.
+func (c *Channel) Leave() { c.share.leave() }
+
 // Close says that nothing more will be sent.
 func (c *Channel) Close() { close(c.queue) }
 
@@ -135,5 +140,5 @@ func (c *Channel) free(b *Batch) {
 		default:
 		}
 	}
-	c.sem.Release(weight)
+	c.share.release(weight)
 }

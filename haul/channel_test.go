@@ -77,10 +77,9 @@ func TestChannelQueueNeverWaits(t *testing.T) {
 	c := NewChannel(4 << 20)
 	var sent int64
 	for {
-		if !c.sem.TryAcquire(standard) {
+		if c.share.used+standard > c.bound {
 			break
 		}
-		c.sem.Release(standard)
 		sent++
 		send(t, c, mustNew(t, c), 1, sent)
 	}
@@ -96,7 +95,7 @@ func TestChannelQueueNeverWaits(t *testing.T) {
 	if n != sent || n != c.bound/standard || c.Watermark.Stream().Offset != n {
 		t.Errorf("%d of %d, applied %v", n, sent, c.Watermark.Stream())
 	}
-	if !c.sem.TryAcquire(c.bound) {
+	if c.share.used != 0 || c.share.pool.used != 0 {
 		t.Error("something of the bound is still held")
 	}
 }
@@ -123,10 +122,9 @@ func TestGrow(t *testing.T) {
 	}
 	send(t, c, b, 1, 1)
 	(<-c.Batches()).Done(1)
-	if !c.sem.TryAcquire(c.bound) {
+	if c.share.used != 0 || c.share.pool.used != 0 {
 		t.Error("something of the bound is still held")
 	}
-	c.sem.Release(c.bound)
 	if next := mustNew(t, c); next == b {
 		t.Error("a huge batch is used again")
 	}
@@ -162,7 +160,7 @@ func TestOversizeBatches(t *testing.T) {
 		if n := <-done; n != 200 {
 			t.Errorf("%d batches", n)
 		}
-		if !c.sem.TryAcquire(c.bound) {
+		if c.share.used != 0 {
 			t.Error("something of the bound is still held")
 		}
 	})

@@ -48,10 +48,11 @@ const (
 	DropReserved      // a key of the source under the prefix that is keyhaul's own on the target
 	DropMixed         // such a key among others of a command that cannot do without it: the writer refuses the entry
 	DropApplied       // set by a writer: the target has it from an earlier run
+	DropMoved         // set by a writer: its slot is not the link's, it is settled by what its new owner holds
 )
 
 func (d Drop) String() string {
-	return [...]string{"none", "sentinel-hello", "cluster-topology", "reserved-key", "mixed-keys", "applied"}[d]
+	return [...]string{"none", "sentinel-hello", "cluster-topology", "reserved-key", "mixed-keys", "applied", "moved-slot"}[d]
 }
 
 // Key is a key of the snapshot, as it stands in the RDB.

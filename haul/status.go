@@ -20,7 +20,9 @@ const (
 
 // LinkStatus is the state of one link. Offsets are positions in the source's replication stream; -1 means none yet.
 type LinkStatus struct {
+	Name            string  `json:"name,omitempty"` // of a cluster source's link
 	Source          string  `json:"source"`
+	Address         string  `json:"address,omitempty"` // of the server that it is connected to, or was last
 	Phase           Phase   `json:"phase"`
 	ReplID          string  `json:"replication_id"`
 	SnapshotBytes   int64   `json:"snapshot_bytes"`
@@ -47,6 +49,7 @@ type LinkStatus struct {
 
 // LaneStatus is the state of one connection to the target.
 type LaneStatus struct {
+	Link       string  `json:"link,omitempty"` // of a cluster source
 	Address    string  `json:"address"`
 	State      string  `json:"state"`
 	Entries    int64   `json:"entries_in_flight"`

@@ -26,10 +26,12 @@ type ticket struct {
 	read     time.Time
 	snapshot bool
 	done     bool
+	passed   bool // and all before it are done
 }
 
 type waiter struct {
-	offset int64 // stream offset, or -1: until nothing is outstanding
+	offset int64   // stream offset, or -1: until nothing is outstanding
+	last   *ticket // if set, until this one and all before it are complete
 	ready  chan struct{}
 }
 
@@ -50,6 +52,7 @@ func (w *Watermark) complete(t *ticket) {
 	}
 	for w.head < len(w.queue) && w.queue[w.head].done {
 		w.advance(w.queue[w.head])
+		w.queue[w.head].passed = true
 		w.queue[w.head] = nil
 		w.head++
 	}
@@ -74,7 +77,7 @@ func (w *Watermark) advance(t *ticket) {
 func (w *Watermark) wake() {
 	left := w.waiters[:0]
 	for _, x := range w.waiters {
-		if w.reached(x.offset) {
+		if x.last != nil && x.last.passed || x.last == nil && w.reached(x.offset) {
 			close(x.ready)
 		} else {
 			left = append(left, x)
@@ -136,6 +139,19 @@ func (w *Watermark) Progress() Progress {
 // Reached returns a channel that is closed once the stream is applied up to offset.
 func (w *Watermark) Reached(offset int64) <-chan struct{} { return w.wait(max(offset, 0)) }
 
+// Sent returns a channel that is closed once everything that was sent up to now is applied.
+func (w *Watermark) Sent() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ready := make(chan struct{})
+	if w.head == len(w.queue) {
+		close(ready)
+	} else {
+		w.waiters = append(w.waiters, waiter{last: w.queue[len(w.queue)-1], ready: ready})
+	}
+	return ready
+}
+
 // Drain waits until nothing that was sent is outstanding.
 func (w *Watermark) Drain(ctx context.Context) error {
 	select {
@@ -153,7 +169,7 @@ func (w *Watermark) wait(offset int64) <-chan struct{} {
 	if w.reached(offset) {
 		close(ready)
 	} else {
-		w.waiters = append(w.waiters, waiter{offset, ready})
+		w.waiters = append(w.waiters, waiter{offset: offset, ready: ready})
 	}
 	return ready
 }

@@ -2,6 +2,7 @@ package reader
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -182,9 +183,9 @@ func (p *PSYNC) watch(ctx context.Context) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for polls := 1; ; polls++ {
-		if at != p.address() {
+		if addr, err := p.address(ctx); err == nil && addr != at {
 			hangUp()
-			at = p.address()
+			at = addr
 		}
 		if conn == nil && at != "" {
 			conn, _ = p.cfg.Dialer.Open(ctx, at) // the link tells what is wrong
@@ -219,11 +220,11 @@ func (p *PSYNC) question(ctx context.Context, c *resp.Conn) (topology.Node, erro
 // leaveDemoted closes the link when its server has become a replica since it was chosen: the primary is looked for.
 func (p *PSYNC) leaveDemoted(n topology.Node) {
 	p.mu.Lock()
-	c := p.conn
+	c, at := p.conn, p.addr
 	demoted := c != nil && n.Role == "slave" && p.node.Role == "master" && n.RunID == p.node.RunID
 	p.mu.Unlock()
 	if demoted {
-		p.cfg.Log.Warn().Str("address", p.address()).Str("primary", fmt.Sprintf("%s:%d", n.MasterHost, n.MasterPort)).
+		p.cfg.Log.Warn().Str("address", at).Str("primary", fmt.Sprintf("%s:%d", n.MasterHost, n.MasterPort)).
 			Msg("the source has become a replica: it is left, and its new primary is looked for")
 		_ = c.Close() // the receiver notices
 	}
@@ -235,7 +236,7 @@ func (p *PSYNC) leaveReplaced(ctx context.Context) {
 	c, at, role := p.conn, p.addr, p.node.Role
 	p.mu.Unlock()
 	spool := p.spool.Load()
-	if c == nil || role == "slave" || spool == nil || !p.cfg.Dialer.Endpoint.Several() {
+	if c == nil || role == "slave" || spool == nil || !p.chooses() {
 		return
 	}
 	// what cannot go on where we are is looked at when the link is lost
@@ -247,11 +248,22 @@ func (p *PSYNC) leaveReplaced(ctx context.Context) {
 	_ = c.Close() // the receiver notices
 }
 
-// address is where the link is connected to, or was last; empty before.
-func (p *PSYNC) address() string {
+// address is where the link is connected to, or was last; before, where it is going to be.
+func (p *PSYNC) address(ctx context.Context) (string, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.addr
+	addr := p.addr
+	p.mu.Unlock()
+	if addr != "" {
+		return addr, nil
+	}
+	addrs, err := p.find(ctx, nil)
+	if err == nil && len(addrs) == 0 {
+		err = errors.New("no address is known")
+	}
+	if err != nil {
+		return "", err
+	}
+	return addrs[0], nil
 }
 
 func (p *PSYNC) polledNode(n topology.Node) {
@@ -313,11 +325,11 @@ func (p *PSYNC) inspect(ctx context.Context) (topology.Node, error) {
 }
 
 func (p *PSYNC) ask(ctx context.Context) (topology.Node, error) {
-	at := p.address()
-	if at == "" {
-		return topology.Node{}, fmt.Errorf("%w: the source is not reached yet", errNotNow)
+	addr, err := p.address(ctx)
+	if err != nil {
+		return topology.Node{}, err
 	}
-	c, err := p.cfg.Dialer.Open(ctx, at)
+	c, err := p.cfg.Dialer.Open(ctx, addr)
 	if err != nil {
 		return topology.Node{}, err
 	}

@@ -29,8 +29,8 @@ type History struct {
 }
 
 // Find returns the address of the server to read from, as topology.ConnectOptions.Find does. One plain address is taken
-// as it is, also if it is a replica's. Of several, and of those that sentinels name, all are asked and one is chosen. h
-// is nil if nothing was read before.
+// as it is, also if it is a replica's, and so are those of a cluster's nodes. Of several others, and of those that
+// sentinels name, all are asked and one is chosen. h is nil if nothing was read before.
 func Find(ctx context.Context, d *topology.Dialer, preferReplica bool, h *History) ([]string, error) {
 	addrs, err := d.Servers(ctx)
 	if err != nil || !d.Endpoint.Several() {
@@ -44,6 +44,9 @@ func Find(ctx context.Context, d *topology.Dialer, preferReplica bool, h *Histor
 		addrs = append(addrs, replicas...)
 	}
 	all, silent := survey(ctx, d, addrs)
+	if slices.ContainsFunc(all, func(c Candidate) bool { return c.Node.Cluster }) {
+		return addrs, nil
+	}
 	chosen, err := Choose(all, silent, preferReplica, h)
 	if err != nil {
 		return nil, err

@@ -28,8 +28,19 @@ type PSYNCConfig struct {
 	Resume         *Resume // where an earlier run has stopped; nil: nowhere
 	First          Clean   // how the target is made ready for this run's first full sync, if it needs one
 	Checkpoint     Checkpoint
-	Waits          *haul.Waits
-	Log            zerolog.Logger
+
+	// Find returns the addresses to try, asked anew before each round of dials: the link follows a shard of a cluster.
+	// nil: the addresses of the endpoint.
+	Find func(ctx context.Context) ([]string, error)
+	// Fork waits until a server may be asked for a snapshot; release is called when it was received, or broke off. nil:
+	// at any time.
+	Fork func(ctx context.Context, addr string) (release func(), err error)
+	// Together is called when the goal is reached, and returns when all other links have reached theirs; nil: there are
+	// no others.
+	Together func(ctx context.Context) error
+
+	Waits *haul.Waits
+	Log   zerolog.Logger
 }
 
 // Until is the goal of a one-shot.

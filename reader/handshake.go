@@ -21,9 +21,20 @@ const handshakeTimeout = 30 * time.Second
 func (p *PSYNC) connect(ctx context.Context, h *History) (*resp.Conn, error) {
 	return topology.Connect(ctx, topology.ConnectOptions{
 		Dialer: p.cfg.Dialer, Role: "source", Prepare: p.prepare, Observe: p.observe, Backoff: p.backoff,
-		Find: func(ctx context.Context) ([]string, error) { return Find(ctx, p.cfg.Dialer, p.cfg.PreferReplica, h) },
+		Find: func(ctx context.Context) ([]string, error) { return p.find(ctx, h) },
 	})
 }
+
+// find returns the addresses to try.
+func (p *PSYNC) find(ctx context.Context, h *History) ([]string, error) {
+	if p.cfg.Find != nil {
+		return p.cfg.Find(ctx)
+	}
+	return Find(ctx, p.cfg.Dialer, p.cfg.PreferReplica, h)
+}
+
+// chooses tells whether the link looks for its server among several.
+func (p *PSYNC) chooses() bool { return p.cfg.Find == nil && p.cfg.Dialer.Endpoint.Several() }
 
 // history is what the link has read so far, up to offset.
 func (p *PSYNC) history(offset int64) *History {
@@ -60,7 +71,7 @@ func (p *PSYNC) prepare(ctx context.Context, c *resp.Conn) error {
 	if err != nil {
 		return err
 	}
-	if node.Role == "slave" && p.cfg.Dialer.Endpoint.Several() && !p.cfg.PreferReplica {
+	if node.Role == "slave" && p.chooses() && !p.cfg.PreferReplica {
 		return topology.ErrReplica(node) // since it was chosen
 	}
 	p.mu.Lock()

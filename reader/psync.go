@@ -37,13 +37,15 @@ type PSYNC struct {
 	status   haul.LinkStatus
 	started  []time.Time // of full syncs; of the goroutine of Run
 	ids      []idFrom    // replication ids of this lineage
-	highest  int64       // nothing behind it was applied by an earlier run
+	highest  int64       // nothing behind it is on the target, but for what the spool holds
 	warned   time.Time   // of a short runway
 	getacks  []question
 	polled   []poll
 	ackNow   chan struct{}
 	awaiting atomic.Bool // the source waits for an ACK before it begins the stream
 	backoff  *keepalive.Backoff
+
+	superseded atomic.Bool // history is lost, and another full copy comes
 }
 
 // NewPSYNC returns a reader of the source that the dialer's endpoint names.
@@ -117,6 +119,9 @@ func (p *PSYNC) follow(ctx context.Context, sync *fullSync) error {
 		})
 	}
 
+	if sync.received != nil {
+		defer sync.received()
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.receive(gctx, sync) })
 	g.Go(func() error { return p.decode(gctx, sync) })
@@ -148,6 +153,7 @@ type fullSync struct {
 	whole      chan struct{} // closed when the snapshot was received to its end
 	applied    atomic.Bool   // the snapshot is on the target
 
+	received      func() // is told that the source has no more to send of the snapshot; nil if it has not been asked for it
 	closeSnapshot func() // gives up what the snapshot's spool holds
 }
 
@@ -163,8 +169,13 @@ func (s *fullSync) close() {
 func (p *PSYNC) begin(ctx context.Context, generation uint64, clean Clean) (*fullSync, error) {
 	p.setPhase(haul.PhaseConnecting)
 	for began := time.Now(); ; {
+		release, err := p.fork(ctx)
+		if err != nil {
+			return nil, err
+		}
 		conn, err := p.connect(ctx, nil)
 		if err != nil {
+			release()
 			return nil, err
 		}
 		p.cfg.Log.Info().Msg("asking the source for a snapshot; it may take some seconds to begin (repl-diskless-sync-delay)")
@@ -174,11 +185,12 @@ func (p *PSYNC) begin(ctx context.Context, generation uint64, clean Clean) (*ful
 			p.started = append(p.started, time.Now())
 			if header, err = p.payload(ctx, conn); err == nil {
 				p.cfg.Waits.Clear(p.who)
-				return p.newFullSync(conn, reply, header, generation, clean)
+				return p.newFullSync(conn, reply, header, generation, clean, release)
 			}
 			err = &snapshotLost{err}
 		}
 		_ = conn.Close()
+		release()
 		if errors.As(err, new(*snapshotLost)) && ctx.Err() == nil {
 			if err := p.mayRepeat(ctx, err); err != nil {
 				return nil, err
@@ -193,9 +205,23 @@ func (p *PSYNC) begin(ctx context.Context, generation uint64, clean Clean) (*ful
 	}
 }
 
-func (p *PSYNC) newFullSync(conn *resp.Conn, r psyncReply, header payload, generation uint64, clean Clean) (*fullSync, error) {
+// fork waits until the source may be asked for a snapshot.
+func (p *PSYNC) fork(ctx context.Context) (release func(), err error) {
+	if p.cfg.Fork == nil {
+		return func() {}, nil
+	}
+	addr, err := p.address(ctx)
+	if err != nil { // it is found when it is connected to
+		addr = p.cfg.Dialer.Endpoint.String()
+	}
+	release, err = p.cfg.Fork(ctx, addr)
+	return sync.OnceFunc(release), err
+}
+
+func (p *PSYNC) newFullSync(conn *resp.Conn, r psyncReply, header payload, generation uint64, clean Clean, release func()) (*fullSync, error) {
 	if err := p.removeSegments(generation); err != nil {
 		_ = conn.Close()
+		release()
 		return nil, err
 	}
 	lineage := aof.Lineage{ReplID: r.id, Generation: generation}
@@ -210,9 +236,11 @@ func (p *PSYNC) newFullSync(conn *resp.Conn, r psyncReply, header payload, gener
 		snapshot:   aof.NewSpool(p.spoolConfig(aof.SpoolSnapshot), lineage, 0),
 		stream:     aof.NewSpool(p.spoolConfig(aof.SpoolStream), lineage, r.offset),
 		whole:      make(chan struct{}),
+		received:   release,
 	}
 	p.adopt(s, lineage)
 	p.mu.Lock()
+	p.highest = 0
 	p.status.FullSyncs++
 	p.status.SnapshotTotal = max(header.length, 0)
 	p.mu.Unlock()
@@ -227,6 +255,7 @@ func (p *PSYNC) newFullSync(conn *resp.Conn, r psyncReply, header payload, gener
 func (p *PSYNC) adopt(s *fullSync, l aof.Lineage) {
 	p.spool.Store(s.stream)
 	p.awaiting.Store(false)
+	p.superseded.Store(false)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lineage = l
@@ -309,12 +338,17 @@ func (p *PSYNC) untilCaughtUp(ctx context.Context) error {
 	p.cfg.Log.Info().Int64("offset", node.MasterReplOffset).Msg("caught up when the target has acknowledged this offset")
 	select {
 	case <-p.out.Watermark.Reached(node.MasterReplOffset):
-		p.setPhase(haul.PhaseCaughtUp)
-		p.ack()
-		return errGoal
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	if p.cfg.Together != nil {
+		if err := p.cfg.Together(ctx); err != nil {
+			return err
+		}
+	}
+	p.setPhase(haul.PhaseCaughtUp)
+	p.ack()
+	return errGoal
 }
 
 func (p *PSYNC) splitTransaction() {
@@ -334,6 +368,7 @@ func (p *PSYNC) setPhase(phase haul.Phase) {
 func (p *PSYNC) Status() haul.LinkStatus {
 	p.mu.Lock()
 	s, out := p.status, p.out
+	s.Address = p.addr
 	p.mu.Unlock()
 	if out == nil {
 		return s

@@ -39,6 +39,7 @@ func (p *PSYNC) receive(ctx context.Context, s *fullSync) error {
 			}
 			return &snapshotLost{err}
 		}
+		s.received()
 		s.snapshot.Finish()
 		close(s.whole)
 		if s.header.mark != "" {
@@ -265,7 +266,7 @@ func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, s *fullSync) error
 	node := p.node
 	p.mu.Unlock()
 	if err := h.left(node); err != nil {
-		if p.cfg.Dialer.Endpoint.Several() { // it could when it was chosen
+		if p.chooses() { // it could when it was chosen
 			return fmt.Errorf("%w: %v", errNotNow, err)
 		}
 		return err
@@ -280,15 +281,28 @@ func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, s *fullSync) error
 	if r.full {
 		return historyLost(otherHistory, offset, node)
 	}
-	if r.id != "" && r.id != id {
-		p.mu.Lock()
-		p.lineage.ReplID, p.status.ReplID = r.id, r.id
-		p.ids = append(p.ids, idFrom{offset, r.id})
-		p.mu.Unlock()
-		s.stream.SetReplID(r.id)
-		p.cfg.Log.Info().Str("replication_id", r.id).Msg("the source goes on under a new replication id: it was failed over")
+	if r.id == "" || r.id == id {
+		return nil
 	}
+	if !p.renamed(r.id, offset, h.Highest) {
+		return fmt.Errorf("%w: keys of the source were read meanwhile", errNotNow)
+	}
+	s.stream.SetReplID(r.id)
+	p.cfg.Log.Info().Str("replication_id", r.id).Msg("the source goes on under a new replication id: it was failed over")
 	return nil
+}
+
+// renamed takes the id under which the history goes on behind offset, unless the link knows of a higher offset by now
+// than the one that its new source was judged by.
+func (p *PSYNC) renamed(id string, offset, highest int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.highest > highest {
+		return false
+	}
+	p.lineage.ReplID, p.status.ReplID = id, id
+	p.ids = append(p.ids, idFrom{offset, id})
+	return true
 }
 
 // historyLeft tells whether the node can continue history id behind offset (protocol §1). highest is the last offset

@@ -165,6 +165,7 @@ func (p *PSYNC) mayRepeat(ctx context.Context, lost error) error {
 			"two full syncs were begun within an hour, a third is not asked for: %w", lost)
 	}
 	p.cfg.Log.Warn().Err(lost).Msg("a new full sync is asked for")
+	p.superseded.Store(true) // nobody waits for keys of the old history
 	// what was read before is written first, so that the next snapshot comes after it
 	if err := p.out.Watermark.Drain(ctx); err != nil {
 		return err

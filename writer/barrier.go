@@ -23,6 +23,17 @@ func (c *cluster) everywhere(ctx context.Context, it item) error {
 	if err := c.d.drain(ctx); err != nil {
 		return err
 	}
+	var cmd *haul.Command
+	if !b.Snapshot {
+		cmd = &b.Commands[e.First]
+	}
+	if cmd != nil && cmd.Spec.Name == "SWAPDB" {
+		return c.refuse(it, &resp.Error{Code: "ERR", Text: "ERR SWAPDB cannot be carried out on a cluster: haul to a standalone target, or begin anew behind it"})
+	}
+	if cmd != nil && cmd.Spec.Flushes() {
+		all := cmd.Spec.Name == "FLUSHALL"
+		defer c.rereads.table.flushed(all, cmd.DB, c.emptied(e))
+	}
 	if done, err := c.flushes(ctx, it); done || err != nil {
 		return err
 	}
@@ -54,6 +65,15 @@ func (c *cluster) everywhere(ctx context.Context, it item) error {
 	return nil
 }
 
+// emptied tells of which slots an earlier run has applied an entry.
+func (c *cluster) emptied(e *haul.Entry) func(slot uint16) bool {
+	var has [command.Slots]bool
+	for slot := range has {
+		has[slot] = c.d.isApplied(uint16(slot), e)
+	}
+	return func(slot uint16) bool { return has[slot] }
+}
+
 // flushes empties the target, or a database of it, and reports whether that was asked for. keyhaul's own keys stay.
 func (c *cluster) flushes(ctx context.Context, it item) (bool, error) {
 	b, e := it.batch, it.entry()
@@ -61,7 +81,7 @@ func (c *cluster) flushes(ctx context.Context, it item) (bool, error) {
 		return false, nil
 	}
 	cmd := &b.Commands[e.First]
-	if !cmd.Spec.Flushes() || cmd.Spec.Name == "SWAPDB" {
+	if !cmd.Spec.Flushes() {
 		return false, nil
 	}
 	err := c.d.cfg.Store.FlushNodes(ctx, cmd.DB, cmd.Spec.Name == "FLUSHALL", c.d.leaseText(), fenceAt(b, e), c.d.applied)
@@ -88,6 +108,37 @@ func (c *cluster) refuse(it item, e *resp.Error) error {
 // askSlots asks the target where the keys of an unknown command are. It returns command.ErrNoSpec if that cannot be
 // asked, and the target's *resp.Error if it does not know the command either.
 func (c *cluster) askSlots(ctx context.Context, it item) ([]uint16, error) {
+	names, err := c.askKeys(ctx, it)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]int, len(names))
+	for i := range keys {
+		keys[i] = i
+	}
+	return slotSet(keys, func(i int) []byte { return []byte(names[i]) }), nil
+}
+
+// asked is the last answer about the keys of an unknown command of the batch in hand.
+type asked struct {
+	it   item
+	keys []string
+	err  error
+}
+
+// askKeys is askSlots for the names of the keys.
+func (c *cluster) askKeys(ctx context.Context, it item) ([]string, error) {
+	if c.asked.it != it {
+		names, err := c.askTarget(ctx, it)
+		if err != nil && ctx.Err() != nil {
+			return nil, err
+		}
+		c.asked = asked{it, names, err}
+	}
+	return c.asked.keys, c.asked.err
+}
+
+func (c *cluster) askTarget(ctx context.Context, it item) ([]string, error) {
 	b, e := it.batch, it.entry()
 	if e.Kind != haul.KindCommand || e.Big != nil {
 		return nil, command.ErrNoSpec
@@ -101,11 +152,11 @@ func (c *cluster) askSlots(ctx context.Context, it item) ([]uint16, error) {
 		r, err := c.ask(ctx, c.d.lanes[i%len(c.d.lanes)].addr, args)
 		var refused *resp.Error
 		if err == nil {
-			keys := make([]int, len(r.Array))
-			for i := range keys {
-				keys[i] = i
+			names := make([]string, len(r.Array))
+			for i := range names {
+				names[i] = r.Array[i].Text
 			}
-			return slotSet(keys, func(i int) []byte { return []byte(r.Array[i].Text) }), nil
+			return names, nil
 		}
 		if errors.As(err, &refused) && classify(refused) == actData {
 			return nil, refused

@@ -18,6 +18,16 @@ type cluster struct {
 	owner [command.Slots]*lane
 	byKey map[string]*lane // by address
 	nodes []string         // every address that a barrier was sent to; partLane counts them
+
+	rereads rereads
+	asked   asked
+}
+
+func newCluster(d *dispatcher) *cluster {
+	return &cluster{
+		d: d, byKey: make(map[string]*lane),
+		rereads: rereads{table: newAheadTable(d.cfg.Ahead), fewer: make(chan struct{}, 1)},
+	}
 }
 
 func (c *cluster) mode() string { return "cluster" }
@@ -106,17 +116,27 @@ func (c *cluster) seeds(hint string) []string {
 	return append(seeds, c.d.cfg.Dialer.Endpoint.Addrs...)
 }
 
-func (c *cluster) dispatch(ctx context.Context, b *haul.Batch) error {
+func (c *cluster) dispatch(ctx context.Context, b *haul.Batch, from, to int) error {
 	if err := c.d.hasDBs(ctx, b); err != nil {
 		return err
 	}
-	applied := 0
-	for i := range b.Entries {
+	if b.Snapshot {
+		c.rereads.table.expire()
+	} else if from < to {
+		c.forget(before(b, &b.Entries[from]))
+	}
+	c.asked = asked{}
+	applied, void := 0, 0
+	for i := from; i < to; i++ {
 		e := &b.Entries[i]
 		if e.Drop != haul.DropNone {
 			continue
 		}
-		if slot, ok := singleSlot(b, e); ok {
+		if c.d.void {
+			void++
+			continue
+		}
+		if slot, ok := singleSlot(b, e); ok && (b.Snapshot || !c.rereads.table.in(slot)) {
 			if !b.Snapshot && c.d.isApplied(slot, e) {
 				applied++
 			} else {
@@ -129,6 +149,10 @@ func (c *cluster) dispatch(ctx context.Context, b *haul.Batch) error {
 		}
 	}
 	c.flush()
+	if void > 0 {
+		c.d.count("superseded", int64(void))
+		b.Done(void)
+	}
 	if applied > 0 {
 		c.d.alreadyApplied(b, applied)
 	}
@@ -217,6 +241,9 @@ func (c *cluster) ways(ctx context.Context, it item) ([]way, error) {
 
 // place finds the way of one entry that was not written in part yet.
 func (c *cluster) place(ctx context.Context, it item) error {
+	if left, err := c.settle(ctx, it); !left || err != nil {
+		return err
+	}
 	ways, err := c.ways(ctx, it)
 	for _, w := range ways {
 		if c.d.isApplied(w.slot, w.entry()) {
@@ -252,27 +279,13 @@ func (c *cluster) oneAgain(ctx context.Context, s *singles, it item, moving map[
 		}
 		return nil
 	}
-	ways := []way{{item: it}}
-	if slot, ok := it.part.slot(); ok {
-		ways[0].slot, ways[0].item.slot = slot, slot
-	} else if slot, ok = singleSlot(it.batch, it.entry()); ok {
-		ways[0].slot, ways[0].item.slot = slot, slot
-	} else {
-		var err error
-		if ways, err = c.ways(ctx, it); err != nil {
-			return err
-		}
-	}
-	for _, w := range ways {
-		if !it.batch.Snapshot && c.d.isApplied(w.slot, w.entry()) {
-			w.batch.Done(1)
-			continue
-		}
-		if !moving[w.slot] {
-			c.add(c.owner[w.slot], w.item)
-		} else if err := s.write(ctx, w.item, w.slot); err != nil {
-			return err
-		}
+	switch {
+	case !it.batch.Snapshot && !it.batch.Own && c.d.isApplied(it.slot, it.entry()):
+		it.batch.Done(1)
+	case moving[it.slot]:
+		return s.write(ctx, it, it.slot)
+	default:
+		c.add(c.owner[it.slot], it)
 	}
 	return nil
 }

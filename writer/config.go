@@ -42,30 +42,33 @@ type Config struct {
 	ErrorsLog     string // path; empty: skipped entries are only logged
 	SnapshotLanes int    // lanes per standalone target that carry the snapshot
 	ReplyTimeout  time.Duration
-	Exact         bool // with fences: what may not be repeated is applied once
+	Exact         bool               // with fences: what may not be repeated is applied once
+	Store         *checkpoint.Store  // where fences and marks are kept; nil: nowhere, which Exact does not allow
+	Lease         *checkpoint.Lease  // the right to write; nil: not asked for
+	Source        KeyReader          // reads what cannot be sent to a cluster as it is; nil: that is refused
+	Ahead         []checkpoint.Ahead // keys that are ahead of the stream, as in checkpoint.State
+	Applied       []int64            // what the target has from an earlier run, as in checkpoint.State; nil for nothing
+	RunIDs        []string           // of the servers that Applied was read from
+	ReplayUntil   int64              // the source's offset when an earlier run is continued: until then errors of replays are expected
+	Shard         Shard              // of a cluster source that the link is to; nil for a standalone source
+	Grace         time.Duration      // deadlines of keys are held back by this
+	PutOff        *checkpoint.PutOff // is told which deadlines are; may be nil
+	ImportSource  bool               // the target is in import mode
+	Keepalive     bool
+	PingInterval  time.Duration // 0: tuned to the target's timeout
+	Waits         *haul.Waits
+	Log           zerolog.Logger
+
 	// NoTransactions says that a target which is no cluster takes no transaction over several keys: it is a proxy, or
 	// a node of a cluster behind one. The source's transactions go there command by command. Exact does not allow it.
 	NoTransactions bool
-
-	Store        *checkpoint.Store  // where fences and marks are kept; nil: nowhere, which Exact does not allow
-	Lease        *checkpoint.Lease  // the right to write; nil: not asked for
-	Applied      []int64            // what the target has from an earlier run, as in checkpoint.State; nil for nothing
-	RunIDs       []string           // of the servers that Applied was read from
-	ReplayUntil  int64              // the source's offset when an earlier run is continued: until then errors of replays are expected
-	Grace        time.Duration      // deadlines of keys are held back by this
-	PutOff       *checkpoint.PutOff // is told which deadlines are; may be nil
-	ImportSource bool               // the target is in import mode
-	Keepalive    bool
-	PingInterval time.Duration // 0: tuned to the target's timeout
-	Waits        *haul.Waits
-	Log          zerolog.Logger
 }
 
 // New returns a writer for the target that cfg.Node describes.
 func New(cfg Config) haul.Writer {
 	d := newDispatcher(cfg)
 	if cfg.Node.Cluster {
-		d.route = &cluster{d: d, byKey: make(map[string]*lane)}
+		d.route = newCluster(d)
 	} else {
 		d.route = &standalone{d: d}
 	}

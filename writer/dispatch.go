@@ -24,8 +24,8 @@ type router interface {
 	// open connects every lane, waiting as long as it takes. Lanes that are up stay as they are. hint is the address
 	// that a redirect has named, if one has.
 	open(ctx context.Context, hint string) error
-	// dispatch gives the entries of a batch to lanes, in order.
-	dispatch(ctx context.Context, b *haul.Batch) error
+	// dispatch gives the entries of a batch from one index to another to lanes, in order.
+	dispatch(ctx context.Context, b *haul.Batch, from, to int) error
 	// again gives items to lanes that were sent before, in order. Slots in moving are on their way between nodes.
 	again(ctx context.Context, items []item, moving map[uint16]bool) error
 	// behind reports whether an item must be sent again because an earlier one, which lane l has noted, is.
@@ -65,6 +65,7 @@ type dispatcher struct {
 	markedAt    haul.Position
 	unmarked    atomic.Bool // a mark was refused
 	broken      atomic.Bool // a lane was lost since fences were read
+	void        bool        // what is left of this stream is not written any more: a new copy comes
 	moved       bool        // slots have moved to other lanes since then
 
 	mu      sync.Mutex
@@ -138,6 +139,9 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	ctx, cancel := context.WithCancel(ctx)
 	d.group, d.runCtx = &errgroup.Group{}, ctx
 	defer d.errlog.close()
+	if d.cfg.Source != nil {
+		defer d.cfg.Source.Close()
+	}
 	defer d.group.Wait() //nolint:errcheck // lanes report their errors to the dispatcher
 	defer cancel()
 	if err := d.route.open(ctx, ""); err != nil {
@@ -180,6 +184,7 @@ const markEvery = time.Second
 // phase prepares for what a batch begins: a snapshot, whose stream is of another generation than what came before, or a
 // stream.
 func (d *dispatcher) phase(b *haul.Batch) {
+	d.void = d.void && !b.Snapshot
 	switch {
 	case b.Snapshot && d.applied != nil:
 		d.applied, d.resumed, d.markedAt = nil, 0, haul.Position{}
@@ -205,6 +210,11 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 	for _, f := range d.cfg.Filters {
 		f.Apply(b)
 	}
+	if d.cfg.Shard != nil {
+		if err := d.passOver(ctx, b); err != nil {
+			return err
+		}
+	}
 	dropped := 0
 	for i := range b.Entries {
 		if why := b.Entries[i].Drop; why != haul.DropNone {
@@ -224,13 +234,20 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 		b.Done(dropped)
 		return nil
 	}
-	if err := d.route.dispatch(ctx, b); err != nil {
+	if err := d.dispatch(ctx, b); err != nil {
 		return err
 	}
 	if dropped > 0 {
 		b.Done(dropped)
 	}
 	return nil
+}
+
+func (d *dispatcher) dispatch(ctx context.Context, b *haul.Batch) error {
+	if d.cfg.Shard != nil && !b.Snapshot {
+		return d.dispatchShard(ctx, b)
+	}
+	return d.route.dispatch(ctx, b, 0, len(b.Entries))
 }
 
 // drain waits until every lane is idle, mending what goes wrong meanwhile.

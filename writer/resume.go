@@ -38,6 +38,14 @@ func (d *dispatcher) isApplied(slot uint16, e *haul.Entry) bool {
 	return d.applied != nil && e.End <= d.applied[slot]
 }
 
+// appliedTo is the offset up to which the target's fences say that it has the stream in a slot.
+func (d *dispatcher) appliedTo(slot uint16) int64 {
+	if d.applied == nil {
+		return 0
+	}
+	return d.applied[slot]
+}
+
 // alreadyApplied completes entries that the target has.
 func (d *dispatcher) alreadyApplied(b *haul.Batch, n int) {
 	d.count("already_applied", int64(n))
@@ -243,7 +251,7 @@ func (d *dispatcher) evict(ctx context.Context, l *lane, node topology.Node) err
 
 // mark has every lane write up to where everything is acknowledged, unless it did.
 func (d *dispatcher) mark(at haul.Position) {
-	if d.cfg.Store == nil || at.Offset < 0 || at == d.markedAt && !d.unmarked.Load() {
+	if d.cfg.Store == nil || d.void || at.Offset < 0 || at == d.markedAt && !d.unmarked.Load() {
 		return
 	}
 	d.unmarked.Store(false)

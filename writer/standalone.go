@@ -69,7 +69,7 @@ func (d *dispatcher) connectAll(ctx context.Context, lanes []*lane) error {
 	return nil
 }
 
-func (s *standalone) dispatch(ctx context.Context, b *haul.Batch) error {
+func (s *standalone) dispatch(ctx context.Context, b *haul.Batch, from, to int) error {
 	l := s.d.lanes[0]
 	if b.Snapshot {
 		l = s.d.lanes[s.next%len(s.d.lanes)]
@@ -85,20 +85,20 @@ func (s *standalone) dispatch(ctx context.Context, b *haul.Batch) error {
 		}
 		defer s.d.alreadyApplied(b, applied)
 	}
-	eachRun(b, func(first, n uint32) { l.push(item{batch: b, first: first, n: n}) })
+	eachRun(b, from, to, func(first, n uint32) { l.push(item{batch: b, first: first, n: n}) })
 	return nil
 }
 
-// eachRun calls f for each longest run of entries that pass. A big one is a run of its own.
+// eachRun calls f for each longest run of entries that pass, from one index to another. A big one is a run of its own.
 // Once f was called for the last run the batch may be gone.
-func eachRun(b *haul.Batch, f func(first, n uint32)) {
-	from, end := 0, len(b.Entries)
+func eachRun(b *haul.Batch, from, end int, f func(first, n uint32)) {
+	begin := from
 	flush := func(to int) {
 		if to > from {
 			f(uint32(from), uint32(to-from))
 		}
 	}
-	for i := range end {
+	for i := begin; i < end; i++ {
 		e := &b.Entries[i]
 		drop := e.Drop != haul.DropNone
 		if !drop && e.Big == nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/reader"
 )
 
@@ -23,6 +24,10 @@ type ledger struct {
 	putOff *checkpoint.PutOff
 	told   bool // the operator wants the target emptied
 	log    zerolog.Logger
+
+	// Of one link of several: its slots, and who is told when its snapshot is on the target. Else nil.
+	slots     func() *topology.SlotSet
+	streaming func(ctx context.Context) error
 }
 
 // Begin implements reader.Checkpoint.
@@ -34,7 +39,7 @@ func (l *ledger) Begin(ctx context.Context, start haul.Position, clean reader.Cl
 	for _, t := range syncs {
 		r.Syncs = append(r.Syncs, t.Unix())
 	}
-	if err := l.store.Save(ctx, r); err != nil {
+	if err := l.save(ctx, func(now *checkpoint.Record) { *now = r }); err != nil {
 		return err
 	}
 	if r.Grace > 0 {
@@ -50,8 +55,7 @@ func (l *ledger) Begin(ctx context.Context, start haul.Position, clean reader.Cl
 		if err := l.store.Flush(ctx, l.lease.Text()); err != nil {
 			return err
 		}
-		r.Flush = false
-		return l.store.Save(ctx, r)
+		return l.save(ctx, func(now *checkpoint.Record) { now.Flush = false })
 	case reader.CleanPrune:
 		l.keep = checkpoint.NewKeySet(l.dir)
 	}
@@ -96,9 +100,23 @@ func (l *ledger) Streaming(ctx context.Context, at haul.Position) error {
 	if err := l.store.Spread(ctx, checkpoint.Fence{Generation: at.Generation, At: at}); err != nil {
 		return err
 	}
-	r := l.store.Record()
-	r.Phase, r.Start, r.Prune = checkpoint.PhaseStreaming, at, false
-	return l.store.Save(ctx, r)
+	err := l.save(ctx, func(now *checkpoint.Record) {
+		now.Phase, now.Start, now.Prune = checkpoint.PhaseStreaming, at, false
+	})
+	if err == nil && l.streaming != nil {
+		err = l.streaming(ctx)
+	}
+	return err
+}
+
+// save changes the record, with the slots that are the link's at that time.
+func (l *ledger) save(ctx context.Context, change func(r *checkpoint.Record)) error {
+	return l.store.Update(ctx, func(r *checkpoint.Record) {
+		change(r)
+		if l.slots != nil {
+			r.Slots = l.slots()
+		}
+	})
 }
 
 func (l *ledger) close() {
@@ -196,11 +214,11 @@ func mayStartOver(cfg config, st *checkpoint.State) error {
 }
 
 // load reads what the target knows of the haul. It tries until ctx ends.
-func (a *app) load(ctx context.Context) (*checkpoint.State, error) {
+func (a *app) load(ctx context.Context, store *checkpoint.Store) (*checkpoint.State, error) {
 	who := "checkpoint on the target"
 	defer a.waits.Clear(who)
 	for began := time.Now(); ; {
-		st, err := a.store.Load(ctx)
+		st, err := store.Load(ctx)
 		if err == nil {
 			return st, nil
 		}

@@ -31,6 +31,7 @@ const (
 	targetAuto       = "auto"
 	targetStandalone = "standalone"
 
+	ackAuto     = "auto"
 	ackApplied  = "applied"
 	ackReceived = "received"
 
@@ -61,9 +62,10 @@ type config struct {
 	OnError         string // onErrorStop, onErrorHold or onErrorSkip
 	OnErrorExplicit bool
 	MaxSkipped      int
-	Ack             string // ackApplied or ackReceived
+	Ack             string // ackAuto, ackApplied or ackReceived
 	DryRun          bool
 	ReadyMaxLag     time.Duration
+	MaxSnapshots    int // of a cluster's shards at once
 	SnapshotLanes   int // connections of the snapshot to each target node; 0 means automatic
 
 	ConnectDeadline time.Duration // 0 means none
@@ -82,6 +84,12 @@ type config struct {
 
 // OneShot tells whether the run ends by itself.
 func (c config) OneShot() bool { return c.Until != "" }
+
+// ackReceived tells whether the source is told what was received instead of what is applied. A Valkey cluster asks all its
+// replicas when it moves a slot, for some seconds at most (protocol.md 1).
+func (c config) ackReceived(source topology.Node) bool {
+	return c.Ack == ackReceived || c.Ack == ackAuto && source.Cluster && source.Product == "valkey"
+}
 
 type keepaliveConfig struct {
 	Enabled  bool
@@ -141,6 +149,7 @@ func (r *resolver) config() config {
 		DryRun:        r.bool("dry-run"),
 		ReadyMaxLag:   r.duration("ready-max-lag"),
 		SnapshotLanes: r.int("writer.snapshot-lanes", 0, 64),
+		MaxSnapshots:  r.int("source.max-snapshots", 1, 1000),
 
 		ConnectDeadline: r.duration("connect-deadline"),
 		DrainDeadline:   r.duration("drain-deadline"),

@@ -43,11 +43,11 @@ func (a *app) expiry(ctx context.Context, e *ends, st *checkpoint.State, l *ledg
 }
 
 // finish sets the true deadlines.
-func (a *app) finish(ctx context.Context) error {
+func (a *app) finish(ctx context.Context, putOff *checkpoint.PutOff) error {
 	r := a.store.Record()
 	if r.Grace == 0 && !r.Import {
 		return nil
 	}
 	a.log.Info().Msg("setting the true deadlines on the target")
-	return a.store.Finish(ctx, a.putOff, nil)
+	return a.store.Finish(ctx, putOff, nil)
 }

@@ -74,7 +74,7 @@ func (a *app) cleanup(ctx context.Context) (err error) {
 	}
 	a.openStore(e)
 	defer a.store.Close()
-	st, err := a.load(ctx)
+	st, err := a.load(ctx, a.store)
 	switch {
 	case err != nil:
 		return err

@@ -87,7 +87,7 @@ func (m *monitor) handler() http.Handler {
 			return
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = fmt.Fprintf(w, "not ready: %s, lag %.1f s%s\n", r.Phase, r.Links[0].LagSeconds, waiting(r))
+		_, _ = fmt.Fprintf(w, "not ready: %s, lag %.1f s%s\n", r.Phase, r.overall().LagSeconds, waiting(r))
 	})
 	return mux
 }

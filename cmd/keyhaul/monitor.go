@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,18 +22,12 @@ type report struct {
 	Phase   haul.Phase        `json:"phase"`
 	Ready   bool              `json:"ready"`
 	Waiting []haul.Wait       `json:"waiting"`
-	Links   []haul.LinkStatus `json:"links"` // one today: that of a standalone source
+	Links   []haul.LinkStatus `json:"links"` // one for each shard of a cluster source
 	Target  haul.WriterStatus `json:"target"`
-	Rate    rate              `json:"rate"`
-}
 
-// rate is measured over the last seconds.
-type rate struct {
-	KeysPerSecond    float64 `json:"snapshot_keys_per_second"`
-	BytesPerSecond   float64 `json:"snapshot_bytes_per_second"`
-	EntriesPerSecond float64 `json:"entries_per_second"`
-	StreamPerSecond  float64 `json:"stream_bytes_per_second"`
-	ETASeconds       float64 `json:"snapshot_eta_seconds"` // -1: unknown
+	Unsettled int `json:"unsettled_slots"` // of a cluster source, that are on the move between its shards
+
+	Rate rate `json:"rate"`
 }
 
 // monitor watches a run: it keeps rates, logs progress and draws it on a terminal.
@@ -41,31 +37,30 @@ type monitor struct {
 	started time.Time
 	screen  screen
 
-	mu      sync.Mutex
+	mu     sync.Mutex
+	links  []*watched // by name
+	moving func() int // counts slots that are on the move; nil if there are none
+	stop   func()
+	waiter bool // another process runs the haul, and this one is ready to take over
+}
+
+// watched is one link's pipeline.
+type watched struct {
+	name    string
 	reader  haul.Reader
 	writer  haul.Writer
 	samples []sample
-	stop    func()
-	waiter  bool // another process runs the haul, and this one is ready to take over
 }
-
-type sample struct {
-	at time.Time
-	l  haul.LinkStatus
-}
-
-const rateWindow = 5 * time.Second
 
 func newMonitor(cfg config, waits *haul.Waits) *monitor {
 	return &monitor{cfg: cfg, waits: waits, started: time.Now()}
 }
 
-// begin starts watching a reader and a writer, until end.
-func (m *monitor) begin(r haul.Reader, w haul.Writer, log zerolog.Logger, terminal bool) {
+// begin starts to log and draw progress, until end.
+func (m *monitor) begin(log zerolog.Logger, terminal bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	m.mu.Lock()
-	m.reader, m.writer = r, w
 	m.stop = func() {
 		cancel()
 		<-done
@@ -74,15 +69,8 @@ func (m *monitor) begin(r haul.Reader, w haul.Writer, log zerolog.Logger, termin
 	draw := m.cfg.Progress == "on" || m.cfg.Progress == "auto" && terminal
 	go func() {
 		defer close(done)
-		m.watch(ctx, log, draw)
+		m.run(ctx, log, draw)
 	}()
-}
-
-// standby says whether this process waits for its turn.
-func (m *monitor) standby(on bool) {
-	m.mu.Lock()
-	m.waiter = on
-	m.mu.Unlock()
 }
 
 func (m *monitor) end() {
@@ -92,7 +80,42 @@ func (m *monitor) end() {
 	stop()
 }
 
-func (m *monitor) watch(ctx context.Context, log zerolog.Logger, draw bool) {
+// watch adds a link's pipeline, in the place of its last one. What it was stays in the status when it has ended.
+func (m *monitor) watch(name string, r haul.Reader, w haul.Writer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.forget(name)
+	m.links = append(m.links, &watched{name: name, reader: r, writer: w})
+	slices.SortFunc(m.links, func(a, b *watched) int { return strings.Compare(a.name, b.name) })
+}
+
+// leave takes a link out of the status: its shard is gone.
+func (m *monitor) leave(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.forget(name)
+}
+
+// forget is leave for those who hold mu.
+func (m *monitor) forget(name string) {
+	m.links = slices.DeleteFunc(m.links, func(w *watched) bool { return w.name == name })
+}
+
+// slots says how to count the slots that are on the move.
+func (m *monitor) slots(moving func() int) {
+	m.mu.Lock()
+	m.moving = moving
+	m.mu.Unlock()
+}
+
+// standby says whether this process waits for its turn.
+func (m *monitor) standby(on bool) {
+	m.mu.Lock()
+	m.waiter = on
+	m.mu.Unlock()
+}
+
+func (m *monitor) run(ctx context.Context, log zerolog.Logger, draw bool) {
 	if draw {
 		m.screen.open(m.status())
 		defer m.screen.close()
@@ -123,90 +146,98 @@ func (m *monitor) watch(ctx context.Context, log zerolog.Logger, draw bool) {
 	}
 }
 
-func (m *monitor) sample() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := time.Now()
-	m.samples = append(m.samples, sample{now, m.reader.Status()})
-	for now.Sub(m.samples[0].at) > rateWindow {
-		m.samples = m.samples[1:]
-	}
-}
-
 // status says how things are now.
 func (m *monitor) status() report {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := report{
 		Name: m.cfg.Name, Version: version, PID: processID(), Started: m.started.UTC(), Until: m.cfg.Until,
-		Phase: haul.PhaseConnecting, Waiting: m.waits.List(),
+		Phase: haul.PhaseConnecting, Waiting: m.waits.List(), Rate: rate{ETASeconds: -1},
 	}
-	r.Links = []haul.LinkStatus{{Source: m.cfg.Source.String(), Phase: haul.PhaseConnecting, Received: -1, Applied: -1, SourceOffset: -1, RunwaySeconds: -1}}
-	r.Target = haul.WriterStatus{Target: m.cfg.Target.String()}
-	r.Rate.ETASeconds = -1
-	if m.waiter {
-		r.Phase, r.Ready = haul.PhaseWaiting, true
-		return r
-	}
-	if m.reader == nil {
-		return r
-	}
-	r.Links[0], r.Target = m.reader.Status(), m.writer.Status()
-	r.Phase = r.Links[0].Phase
-	r.Rate = m.rate(r.Links[0])
-	r.Ready = r.Target.Ready && r.Links[0].Connected && r.Links[0].SnapshotDone &&
-		r.Links[0].LagSeconds <= m.cfg.ReadyMaxLag.Seconds() && len(r.Waiting) == 0
-	return r
-}
-
-func (m *monitor) rate(now haul.LinkStatus) rate {
-	r := rate{ETASeconds: -1}
-	if len(m.samples) < 2 {
-		return r
-	}
-	a, b := m.samples[0], m.samples[len(m.samples)-1]
-	secs := b.at.Sub(a.at).Seconds()
-	per := func(from, to int64) float64 { return max(float64(to-from)/secs, 0) }
-	r.KeysPerSecond = per(a.l.SnapshotKeys, b.l.SnapshotKeys)
-	r.BytesPerSecond = per(a.l.SnapshotBytes, b.l.SnapshotBytes)
-	r.EntriesPerSecond = per(a.l.Entries, b.l.Entries)
-	if from := firstApplied(m.samples); from.l.Applied >= 0 && b.at.After(from.at) {
-		r.StreamPerSecond = float64(b.l.Applied-from.l.Applied) / b.at.Sub(from.at).Seconds()
-	}
-	switch {
-	case now.SnapshotDone:
-		r.ETASeconds = 0
-	case now.SnapshotTotal > 0 && r.BytesPerSecond > 0:
-		r.ETASeconds = float64(now.SnapshotTotal-now.SnapshotBytes) / r.BytesPerSecond
-	case now.SnapshotKeysAll > 0 && r.KeysPerSecond > 0:
-		r.ETASeconds = max(float64(now.SnapshotKeysAll-now.SnapshotKeys), 0) / r.KeysPerSecond
-	}
-	return r
-}
-
-// firstApplied returns the oldest sample of the stream; the snapshot has no offset.
-func firstApplied(samples []sample) sample {
-	for _, s := range samples {
-		if s.l.Applied >= 0 {
-			return s
+	if m.waiter || len(m.links) == 0 {
+		r.Links = []haul.LinkStatus{{Source: m.cfg.Source.String(), Phase: haul.PhaseConnecting, Received: -1, Applied: -1, SourceOffset: -1, RunwaySeconds: -1}}
+		r.Target = haul.WriterStatus{Target: m.cfg.Target.String()}
+		if m.waiter {
+			r.Phase, r.Ready = haul.PhaseWaiting, true
 		}
+		return r
 	}
-	return samples[0]
+	r.Target.Ready, r.Rate = true, rate{}
+	if m.moving != nil {
+		r.Unsettled = m.moving()
+	}
+	for _, w := range m.links {
+		l := w.reader.Status()
+		l.Name = w.name
+		r.Links = append(r.Links, l)
+		r.addTarget(w)
+		r.Rate.add(w.rate(l))
+	}
+	all := r.overall()
+	r.Phase = all.Phase
+	r.Ready = r.Target.Ready && all.Connected && all.SnapshotDone && all.LagSeconds <= m.cfg.ReadyMaxLag.Seconds() && len(r.Waiting) == 0
+	return r
 }
 
-func logProgress(log zerolog.Logger, r report) {
-	e := log.Info().Str("phase", string(r.Phase))
-	for _, w := range r.Waiting {
-		e.Str("waiting_for", w.Who+": "+w.Cause)
+// addTarget adds what a link's writer says to the status of the target.
+func (r *report) addTarget(w *watched) {
+	s := w.writer.Status()
+	for i := range s.Lanes {
+		s.Lanes[i].Link = w.name
 	}
-	if !r.Links[0].SnapshotDone {
-		e.Int64("keys", r.Links[0].SnapshotKeys).Int64("keys_total", r.Links[0].SnapshotKeysAll).
-			Float64("keys_per_second", round(r.Rate.KeysPerSecond)).Int64("bytes", r.Links[0].SnapshotBytes).
-			Float64("eta_seconds", round(r.Rate.ETASeconds)).Msg("snapshot")
+	if r.Target.Counts == nil {
+		s.Ready = s.Ready && r.Target.Ready
+		r.Target = s
 		return
 	}
-	e.Int64("applied_offset", r.Links[0].Applied).Float64("entries_per_second", round(r.Rate.EntriesPerSecond)).
-		Int64("lag_bytes", r.Links[0].LagBytes).Float64("lag_seconds", round(r.Links[0].LagSeconds)).Msg("stream")
+	r.Target.Ready = r.Target.Ready && s.Ready
+	r.Target.Lanes = append(r.Target.Lanes, s.Lanes...)
+	r.Target.Resends += s.Resends
+	for what, n := range s.Counts {
+		r.Target.Counts[what] += n
+	}
 }
 
-func round(x float64) float64 { return float64(int64(x*10)) / 10 }
+// order of phases in which the whole is in that of its last link.
+var phaseOrder = []haul.Phase{haul.PhaseWaiting, haul.PhaseConnecting, haul.PhaseSnapshot, haul.PhaseStreaming, haul.PhaseCaughtUp}
+
+// overall sums up all links: offsets and counts are added, and of states the least favourable counts.
+func (r report) overall() haul.LinkStatus {
+	all := r.Links[0]
+	for _, l := range r.Links[1:] {
+		if slices.Index(phaseOrder, l.Phase) < slices.Index(phaseOrder, all.Phase) {
+			all.Phase = l.Phase
+		}
+		all.Name, all.ReplID, all.Address = "", "", ""
+		all.SnapshotBytes += l.SnapshotBytes
+		all.SnapshotTotal += l.SnapshotTotal
+		all.SnapshotKeys += l.SnapshotKeys
+		all.SnapshotKeysAll += l.SnapshotKeysAll
+		all.SnapshotDone = all.SnapshotDone && l.SnapshotDone
+		all.SourceOffset = sum(all.SourceOffset, l.SourceOffset)
+		all.Received = sum(all.Received, l.Received)
+		all.Applied = sum(all.Applied, l.Applied)
+		all.Spooled += l.Spooled
+		all.LagBytes += l.LagBytes
+		all.LagSeconds = max(all.LagSeconds, l.LagSeconds)
+		if l.RunwaySeconds >= 0 && (all.RunwaySeconds < 0 || l.RunwaySeconds < all.RunwaySeconds) {
+			all.RunwaySeconds = l.RunwaySeconds
+		}
+		all.RunwayShort = all.RunwayShort || l.RunwayShort
+		all.TransactionsCut += l.TransactionsCut
+		all.Entries += l.Entries
+		all.Reconnects += l.Reconnects
+		all.FullSyncs += l.FullSyncs
+		all.PartialSyncs += l.PartialSyncs
+		all.Connected = all.Connected && l.Connected
+	}
+	return all
+}
+
+// sum adds offsets, of which -1 means none.
+func sum(a, b int64) int64 {
+	if a < 0 || b < 0 {
+		return max(a, b)
+	}
+	return a + b
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ import (
 // ends is what source and target said of themselves before the first write.
 type ends struct {
 	source   topology.Node
+	survey   *survey // of a cluster source; else nil
 	target   topology.Node
 	primary  []string // addresses of the target's primaries
 	keys     int64    // on the target, in all databases
@@ -50,32 +52,44 @@ func meet(ctx context.Context, cfg config, source, target *topology.Dialer, wait
 	if cfg.TargetMode == targetStandalone {
 		e.target.Cluster = false
 	}
-	who := "target " + target.Endpoint.String()
+	look := func(ctx context.Context) error { return e.lookAtSource(ctx, source) }
+	if err := patiently(ctx, cfg, "source "+source.Endpoint.String(), began, look, waits, log); err != nil {
+		return nil, err
+	}
+	look = func(ctx context.Context) error { return e.look(ctx, target) }
+	if err := patiently(ctx, cfg, "target "+target.Endpoint.String(), began, look, waits, log); err != nil {
+		return nil, err
+	}
+	return e, e.refuse()
+}
+
+// patiently looks at an end until it is whole. Past the deadline it fails with ExitUnreachable.
+func patiently(ctx context.Context, cfg config, who string, began time.Time, look func(context.Context) error, waits *haul.Waits, log zerolog.Logger) error {
 	defer waits.Clear(who)
 	var backoff keepalive.Backoff
 	for {
-		err := e.look(ctx, target)
+		err := look(ctx)
 		if err == nil {
-			return e, e.refuse()
+			return nil
 		}
 		var forming *notYet
 		if !errors.As(err, &forming) {
-			return nil, err
+			return err
 		}
 		if cfg.ConnectDeadline > 0 && time.Since(began) > cfg.ConnectDeadline {
-			return nil, haul.Errorf(haul.ExitUnreachable, forming.remedy+"; --connect-deadline is how long keyhaul waits", "%w", err)
+			return haul.Errorf(haul.ExitUnreachable, forming.remedy+"; --connect-deadline is how long keyhaul waits", "%w", err)
 		}
 		waits.Set(who, err.Error(), forming.remedy+"; keyhaul goes on by itself")
-		log.Warn().Err(err).Msg("waiting for the target")
+		log.Warn().Err(err).Str("who", who).Msg("waiting for a server or cluster")
 		select {
 		case <-time.After(backoff.Next()):
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 }
 
-// notYet is what a target cluster lacks while it is being formed.
+// notYet is what a cluster lacks while it is being formed.
 type notYet struct {
 	error
 	remedy string
@@ -121,8 +135,12 @@ func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, n
 // look finds the target's primaries and what they hold.
 func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 	e.keys, e.sourceDB, e.evicts, e.shards = 0, nil, "", 1
-	for db := range e.source.Keyspace {
-		e.sourceDB = append(e.sourceDB, db)
+	for _, node := range e.sources() {
+		for db := range node.Keyspace {
+			if !slices.Contains(e.sourceDB, db) {
+				e.sourceDB = append(e.sourceDB, db)
+			}
+		}
 	}
 	slices.Sort(e.sourceDB)
 	if e.target.Cluster {
@@ -150,7 +168,7 @@ func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 		if err != nil {
 			return &notYet{fmt.Errorf("target %s: %w", addr, err), "let keyhaul reach every primary of the target (address-map helps behind NAT)"}
 		}
-		if sameHistory(e.source, node) {
+		if slices.ContainsFunc(e.sources(), func(source topology.Node) bool { return sameHistory(source, node) }) {
 			return haul.Errorf(haul.ExitRefused, "check the two addresses: nothing was written",
 				"source and target (%s) are one server, or one replicates the other", addr)
 		}
@@ -163,6 +181,32 @@ func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 		e.noTransactions = mayTransact(ctx, target, e.primary[0])
 	}
 	return e.databases(ctx, target)
+}
+
+// lookAtSource finds the shards of a cluster source.
+func (e *ends) lookAtSource(ctx context.Context, source *topology.Dialer) error {
+	if !e.source.Cluster {
+		return nil
+	}
+	look := surveyor{dialer: source}
+	defer look.close()
+	v, err := look.look(ctx)
+	if err == nil {
+		err = errors.Join(v.whole(), v.missing)
+	}
+	if err != nil {
+		return &notYet{fmt.Errorf("the source cluster cannot be read: %w", err), "look at CLUSTER NODES on the source, and let keyhaul reach every primary (address-map helps behind NAT)"}
+	}
+	e.survey = v
+	return nil
+}
+
+// sources returns the servers that are read from: one, or the primaries of a cluster.
+func (e *ends) sources() []topology.Node {
+	if e.survey == nil {
+		return []topology.Node{e.source}
+	}
+	return slices.Collect(maps.Values(e.survey.nodes))
 }
 
 func inspectAt(ctx context.Context, d *topology.Dialer, addr string) (topology.Node, error) {
@@ -211,9 +255,6 @@ func (e *ends) refuse() error {
 		return haul.Errorf(haul.ExitRefused, "name its primary as the target", "the target is a replica of %s:%d", t.MasterHost, t.MasterPort)
 	case t.Product == "redis" && t.Version != "" && !t.AtLeast(5, 0):
 		return haul.Errorf(haul.ExitRefused, "use a target of Redis 5.0 or later", "the target is Redis %s, which cannot take absolute deadlines", t.Version)
-	case e.source.Cluster:
-		return haul.Errorf(haul.ExitRefused, "name a standalone primary or replica as the source",
-			"the source is a cluster node, which holds only a part of the data; cluster sources are not supported yet")
 	}
 	return nil
 }
@@ -265,15 +306,27 @@ func (e *ends) plan(cfg config, st *checkpoint.State) []string {
 	does := "full copy, then the stream of writes"
 	switch {
 	case st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming:
-		does = fmt.Sprintf("goes on where it stopped, at offset %d", st.Base.Offset)
+		does = "goes on where it stopped"
+		if e.survey == nil {
+			does += fmt.Sprintf(", at offset %d", st.Base.Offset)
+		}
 		existing = fmt.Sprintf("which holds %d keys", e.keys)
 	case st.Found:
 		does = "repeats its full copy, then the stream of writes"
 		existing = fmt.Sprintf("which holds %d keys", e.keys)
 	}
+	var keys, memory int64
+	for _, node := range e.sources() {
+		keys += node.Keys()
+		memory += node.UsedMemory
+	}
+	from := "one server"
+	if e.survey != nil {
+		from = fmt.Sprintf("a cluster of %d primaries", len(e.survey.Shards))
+	}
 	return []string{
-		fmt.Sprintf("source  %s: %s %s, %d keys in databases %v, %d MB used", cfg.Source, e.source.Product, e.source.Version,
-			e.source.Keys(), e.sourceDB, e.source.UsedMemory>>20),
+		fmt.Sprintf("source  %s: %s %s, %s, %d keys in databases %v, %d MB used", cfg.Source, e.source.Product, e.source.Version, from,
+			keys, e.sourceDB, memory>>20),
 		fmt.Sprintf("target  %s: %s %s, %s, %s", cfg.Target, e.target.Product, e.target.Version, mode, existing),
 		fmt.Sprintf("haul    %q: %s, %s; delivery %s; on error %s; on lost history %s; deadlines by the %s's clock", cfg.Name, does, end,
 			cfg.Delivery, cfg.OnError, cfg.OnLostHistory, cfg.ExpiryMode),

@@ -65,11 +65,12 @@ func (s *screen) text(f func(report) string) string {
 func (s *screen) draw(r report) {
 	s.mu.Lock()
 	s.last = r
-	done := r.Links[0].SnapshotDone
-	total, current := r.Links[0].SnapshotKeysAll, r.Links[0].SnapshotKeys
-	if r.Links[0].SnapshotTotal > 0 {
-		total, current = r.Links[0].SnapshotTotal, r.Links[0].SnapshotBytes
+	all := r.overall()
+	total, current := all.SnapshotKeysAll, all.SnapshotKeys
+	if all.SnapshotTotal > 0 {
+		total, current = all.SnapshotTotal, all.SnapshotBytes
 	}
+	done := all.SnapshotDone
 	addStream := done && s.stream == nil
 	s.mu.Unlock()
 	if !done {
@@ -102,18 +103,20 @@ func (s *screen) close() {
 }
 
 func snapshotHead(r report) string {
-	if r.Links[0].SnapshotKeysAll == 0 {
-		return fmt.Sprintf("snapshot %d keys ", r.Links[0].SnapshotKeys)
+	all := r.overall()
+	if all.SnapshotKeysAll == 0 {
+		return fmt.Sprintf("snapshot %d keys ", all.SnapshotKeys)
 	}
-	return fmt.Sprintf("snapshot %d of %d keys ", r.Links[0].SnapshotKeys, max(r.Links[0].SnapshotKeysAll, r.Links[0].SnapshotKeys))
+	return fmt.Sprintf("snapshot %d of %d keys ", all.SnapshotKeys, max(all.SnapshotKeysAll, all.SnapshotKeys))
 }
 
 func snapshotTail(r report) string {
-	if r.Links[0].SnapshotDone {
-		return fmt.Sprintf(" %s, done", size(float64(r.Links[0].SnapshotBytes)))
+	all := r.overall()
+	if all.SnapshotDone {
+		return fmt.Sprintf(" %s, done", size(float64(all.SnapshotBytes)))
 	}
 	parts := []string{
-		size(float64(r.Links[0].SnapshotBytes)),
+		size(float64(all.SnapshotBytes)),
 		size(r.Rate.BytesPerSecond) + "/s",
 		fmt.Sprintf("%.0f keys/s", r.Rate.KeysPerSecond),
 	}
@@ -124,8 +127,9 @@ func snapshotTail(r report) string {
 }
 
 func streamLine(r report) string {
+	all := r.overall()
 	return fmt.Sprintf("stream %.0f commands/s, %s/s, lag %s, %.1f s%s", r.Rate.EntriesPerSecond,
-		size(r.Rate.StreamPerSecond), size(float64(r.Links[0].LagBytes)), r.Links[0].LagSeconds, waiting(r))
+		size(r.Rate.StreamPerSecond), size(float64(all.LagBytes)), all.LagSeconds, waiting(r))
 }
 
 func waiting(r report) string {

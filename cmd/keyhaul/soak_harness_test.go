@@ -185,7 +185,22 @@ func (s *trial) startLoad() { s.startLoadOf(rt.MixHard) }
 
 func (s *trial) startLoadOf(mix rt.Mix) {
 	s.t.Helper()
-	load := rt.Load{Endpoint: s.written, Mix: mix, Tagged: s.setup.cluster, Rate: cmp.Or(s.setup.rate, 3000), Seed: rand.Uint64(), Keys: 1000, Databases: s.databases()}
+	load := rt.Load{Endpoint: s.written, Mix: mix, Tagged: s.setup.cluster, Rate: cmp.Or(s.setup.rate, 3000), Keys: 1000, Databases: s.databases()}
+	if mix == rt.MixCross { // few keys, so that most commands meet what others have moved
+		load.Keys, load.Rate = 300, 2000
+	}
+	s.write(load)
+}
+
+// loadInto writes commands of all kinds to a server or cluster until stopLoad.
+func (s *trial) loadInto(to rt.Endpoint, rate int) {
+	s.t.Helper()
+	s.write(rt.Load{Endpoint: to, Mix: rt.MixHard, Rate: rate, Keys: 1000})
+}
+
+func (s *trial) write(load rt.Load) {
+	s.t.Helper()
+	load.Seed = rand.Uint64()
 	ctx, cancel := context.WithCancel(context.Background())
 	var counts rt.LoadCounts
 	var err error

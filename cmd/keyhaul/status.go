@@ -96,14 +96,21 @@ func statusText(r report) string {
 	for _, w := range r.Waiting {
 		line("waiting", "for %s since %s: %s (to do: %s)", w.Who, w.Since.UTC().Format(time.RFC3339), w.Cause, w.Remedy)
 	}
-	l := r.Links[0]
-	line("source", "%s, connected %t, reconnects %d, full syncs %d, partial syncs %d", l.Source, l.Connected, l.Reconnects, l.FullSyncs, l.PartialSyncs)
 	line("snapshot", "%s", strings.TrimSpace(snapshotHead(r)+snapshotTail(r)))
-	if l.SnapshotDone {
-		line("stream", "applied %d, received %d, source at %d", l.Applied, l.Received, l.SourceOffset)
-		line("lag", "%s, %.1f s; %.0f commands/s", size(float64(l.LagBytes)), l.LagSeconds, r.Rate.EntriesPerSecond)
+	for _, l := range r.Links {
+		name := l.Source
+		if l.Name != "" {
+			name = "link " + l.Name + " at " + l.Address
+		}
+		line("source", "%s, %s, connected %t, reconnects %d, full syncs %d, partial syncs %d", name, l.Phase, l.Connected, l.Reconnects, l.FullSyncs, l.PartialSyncs)
+		if l.SnapshotDone {
+			line("  stream", "applied %d, received %d, source at %d; lag %s, %.1f s; spool %s", l.Applied, l.Received, l.SourceOffset,
+				size(float64(l.LagBytes)), l.LagSeconds, size(float64(l.Spooled)))
+		}
 	}
-	line("spool", "%s", size(float64(l.Spooled)))
+	all := r.overall()
+	line("lag", "%s, %.1f s; %.0f commands/s", size(float64(all.LagBytes)), all.LagSeconds, r.Rate.EntriesPerSecond)
+	line("spool", "%s", size(float64(all.Spooled)))
 	line("target", "%s, %s, ready %t", r.Target.Target, r.Target.Mode, r.Target.Ready)
 	for i, x := range r.Target.Lanes {
 		line("lane "+laneNumber(i), "%s %s, %d entries in flight, last reply %.1f s ago, pings %d, reconnects %d, redirects %d",

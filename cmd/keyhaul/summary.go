@@ -33,8 +33,9 @@ func (a *app) summarize(started time.Time, err error) error {
 	if a.cfg.DryRun {
 		return nil
 	}
-	a.log.Info().Int("exit", int(s.Exit)).Int64("snapshot_keys", s.Links[0].SnapshotKeys).Int64("entries", s.Links[0].Entries).
-		Int64("applied_offset", s.Links[0].Applied).Int64("resent", s.Target.Resends).Interface("counts", s.Target.Counts).
+	all := s.overall()
+	a.log.Info().Int("exit", int(s.Exit)).Int64("snapshot_keys", all.SnapshotKeys).Int64("entries", all.Entries).
+		Int64("applied_offset", all.Applied).Int64("resent", s.Target.Resends).Interface("counts", s.Target.Counts).
 		Float64("seconds", round(s.Seconds)).Msg("ended")
 	if a.cfg.SummaryFile == "" {
 		return nil

@@ -15,11 +15,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
-	"github.com/keyhaul/keyhaul/filter"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
-	"github.com/keyhaul/keyhaul/reader"
-	"github.com/keyhaul/keyhaul/writer"
 )
 
 func newSync(environ []string) *cobra.Command {
@@ -56,10 +53,9 @@ type app struct {
 	target   *topology.Dialer
 	store    *checkpoint.Store
 	lease    *checkpoint.Lease
-	began    checkpoint.Record // what the target knew of the haul when the last pipeline ended
-	received int64             // the highest offset that was read
-	putOff   *checkpoint.PutOff
-	ran      bool // a pipeline has run: what it has sent may still be carried out
+	worker   string
+	only     *link // of a standalone source
+	sharded  bool  // links to a cluster source have run: what they have sent may still be carried out
 	monitor  *monitor
 
 	finishing bool // this is keyhaul finish
@@ -88,7 +84,6 @@ func (a *app) sync(ctx context.Context) (err error) {
 		return err
 	}
 	defer a.state.close()
-	a.putOff = checkpoint.NewPutOff(a.state.path)
 	a.state.forgetHTTPAddr() // of a process that was killed
 	defer a.state.forgetHTTPAddr()
 	server, err := a.serveHTTP(ctx)
@@ -98,8 +93,8 @@ func (a *app) sync(ctx context.Context) (err error) {
 	defer server.stop()
 	started := time.Now()
 	err = a.haul(ctx)
-	if link := a.monitor.status().Links[0]; errors.Is(err, haul.ErrInterrupted) && !a.cfg.OneShot() && link.SnapshotDone {
-		err = a.stopped(err, link)
+	if all := a.monitor.status().overall(); errors.Is(err, haul.ErrInterrupted) && !a.cfg.OneShot() && all.SnapshotDone {
+		err = a.stopped(err, all)
 	}
 	if sumErr := a.summarize(started, err); sumErr != nil && err == nil {
 		err = sumErr
@@ -119,7 +114,7 @@ func (a *app) stopped(err error, link haul.LinkStatus) error {
 	default:
 		a.log.Info().Msg("stopped; the target holds everything up to the applied offset")
 	}
-	if r := a.began; r.Grace > 0 || r.Import {
+	if r := a.store.Record(); r.Grace > 0 || r.Import {
 		a.log.Info().Msg("deadlines on the target are still held back; the same command goes on where it stopped, keyhaul finish ends the haul")
 	}
 	return nil
@@ -133,7 +128,7 @@ func (a *app) haul(ctx context.Context) error {
 	}
 	a.openStore(e)
 	defer a.store.Close()
-	st, err := a.load(ctx)
+	st, err := a.load(ctx, a.store)
 	if err != nil {
 		return err
 	}
@@ -161,7 +156,6 @@ func (a *app) haul(ctx context.Context) error {
 		if err := a.acquire(ctx); err != nil {
 			return err
 		}
-		a.putOff.Forget() // another worker may have written since
 		err := a.hold(ctx, func(ctx context.Context) error { return a.follow(ctx, e) })
 		if errors.Is(err, checkpoint.ErrGone) {
 			a.log.Error().Msg("the target has lost the lease: it was emptied, or lost its data")
@@ -179,10 +173,12 @@ func (a *app) haul(ctx context.Context) error {
 
 // openStore gives this process a name on the target, by which the next one finds its connections.
 func (a *app) openStore(e *ends) {
-	worker := rand.Text()[:12]
-	a.target.ClientName = checkpoint.Prefix + a.cfg.Name + ":" + worker
-	a.store = checkpoint.New(checkpoint.Config{Dialer: a.target, Name: a.cfg.Name, Cluster: e.target.Cluster, NoTransactions: e.noTransactions != nil, Log: a.log})
-	a.lease = checkpoint.NewLease(checkpoint.LeaseConfig{Store: a.store, Worker: worker, Log: a.log})
+	a.worker = rand.Text()[:12]
+	a.target.ClientName = checkpoint.Prefix + a.cfg.Name + ":" + a.worker
+	a.store = checkpoint.New(checkpoint.Config{
+		Dialer: a.target, Name: a.cfg.Name, Cluster: e.target.Cluster, NoTransactions: e.noTransactions != nil, Log: a.log,
+	})
+	a.lease = checkpoint.NewLease(checkpoint.LeaseConfig{Store: a.store, Worker: a.worker, Log: a.log})
 }
 
 // acquire takes the lease. A daemon stands by as long as another one has it.
@@ -227,145 +223,25 @@ func (a *app) hold(ctx context.Context, fn func(context.Context) error) error {
 	return err
 }
 
-// follow runs pipelines, each from what the target has.
+// follow takes the source to the target, once this process may write there.
 func (a *app) follow(ctx context.Context, e *ends) error {
-	for {
-		if a.ran {
-			if err := a.store.EvictSelf(ctx); err != nil {
-				return err
-			}
-		}
-		st, err := a.load(ctx)
-		if err != nil {
-			return err
-		}
-		if !st.Found && a.began.Generation > 0 { // it was there before
-			st.Lost = fmt.Errorf("%w: the target has no record of it any more", checkpoint.ErrLost)
-			st.Found, st.Record = true, a.began
-		}
-		if err := mayResume(a.cfg, st); err != nil {
-			return err
-		}
-		if err := a.store.Complete(ctx, st); err != nil {
-			return err
-		}
-		if len(st.Refusals) > 0 {
-			if err := a.listRefusals(ctx, st); err != nil {
-				return err
-			}
-		}
-		if st.Record.Finishing != "" && st.Lost == nil { // a finish was interrupted: deadlines are of two kinds
-			if err := a.finish(ctx); err != nil {
-				return err
-			}
-			st.Record = a.store.Record()
-		}
-		h, l, err := a.pipeline(ctx, e, st)
-		if err != nil {
-			return err
-		}
-		a.ran = true
-		a.monitor.begin(h.Reader, h.Writer, a.log, a.terminal)
-		err = h.Run(ctx)
-		l.close()
-		a.monitor.end()
-		a.began = a.store.Record()
-		a.received = max(a.received, h.Reader.Status().Received)
-		switch {
-		case (errors.Is(err, writer.ErrRewind) || errors.Is(err, checkpoint.ErrRestarted)) && ctx.Err() == nil:
-			a.log.Warn().Msg("the target was restarted or failed over: what it has is read from its fences, and the stream goes on from there")
-		case err == nil && a.cfg.Until == untilCaughtUp:
-			return a.finish(ctx)
-		default:
-			return err
+	if e.survey != nil {
+		a.monitor.begin(a.log, a.terminal)
+		defer a.monitor.end()
+		return a.followShards(ctx, e)
+	}
+	if a.only == nil {
+		a.only = &link{
+			app: a, ends: e, source: a.source, target: a.target, store: a.store, log: a.log, dir: a.state.path,
+			channel: func() *haul.Channel { return haul.NewChannel(a.cfg.Buffer.MaxBytes) }, window: spoolWindow,
+			putOff: checkpoint.NewPutOff(a.state.path),
 		}
 	}
-}
-
-// listRefusals moves the journal of refused commands to errors.log.
-func (a *app) listRefusals(ctx context.Context, st *checkpoint.State) error {
-	for _, x := range st.Refusals {
-		a.log.Warn().Str("command", x.Command).Strs("keys", x.Keys).Str("error", x.Error).Int64("position", x.Offset).
-			Msg("an entry was skipped")
-		if err := writer.ListSkipped(a.state.file("errors.log"), x.Time, x.Offset, x.DB, x.Command, x.Keys, x.Error); err != nil {
-			return fmt.Errorf("a skipped entry could not be listed: %w", err)
-		}
+	a.only.putOff.Forget() // another worker may have written since
+	a.monitor.begin(a.log, a.terminal)
+	defer a.monitor.end()
+	if err := a.only.follow(ctx); err != nil || a.cfg.Until != untilCaughtUp {
+		return err
 	}
-	return a.store.Forget(ctx)
-}
-
-func (a *app) pipeline(ctx context.Context, e *ends, st *checkpoint.State) (*haul.Haul, *ledger, error) {
-	cfg := a.cfg
-	spoolMax := cfg.Spool.MaxBytes
-	spoolDir := ""
-	if a.state.path != "" {
-		spoolDir = reader.SpoolDir(a.state.path)
-	}
-	if spoolMax == 0 {
-		var err error
-		if spoolMax, err = spoolLimit(a.state.path, cfg.Buffer.MaxBytes); err != nil {
-			return nil, nil, err
-		}
-	}
-	if !st.Found {
-		st.Record.Began = began(cfg, e.keys)
-	}
-	var putOff *checkpoint.PutOff
-	if cfg.Until == untilCaughtUp { // otherwise the finish is another process
-		putOff = a.putOff
-	}
-	l := &ledger{store: a.store, lease: a.lease, dir: a.state.path, putOff: putOff, log: a.log, first: st.Record}
-	if err := a.expiry(ctx, e, st, l); err != nil {
-		return nil, nil, err
-	}
-	if !st.Found {
-		l.told = cfg.Existing == existingFlush
-	} else if st.Record.Prune {
-		l.keep = checkpoint.NewKeySet(l.dir)
-	}
-	repeat := reader.RepeatOver
-	if ownTarget(l.first.Began) {
-		repeat = reader.RepeatFlush
-	}
-	existing := writer.ExistingReplace
-	if l.first.Began == checkpoint.BeganSkip {
-		existing = writer.ExistingSkip
-	}
-	const window = 4 << 20
-	lanes := cfg.SnapshotLanes
-	if lanes == 0 {
-		lanes = 2
-	}
-	var applied []int64
-	var replayUntil int64
-	if st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming {
-		applied, replayUntil = st.Applied, max(e.source.MasterReplOffset, st.Highest, a.received)
-	}
-	var runIDs []string
-	for _, n := range st.Nodes {
-		if n.RunID != "" {
-			runIDs = append(runIDs, n.RunID)
-		}
-	}
-	return &haul.Haul{
-		Reader: reader.NewPSYNC(reader.PSYNCConfig{
-			Dialer: a.source, PreferReplica: cfg.PreferReplica, Dir: spoolDir, SpoolMax: spoolMax, SpoolWindow: window,
-			Retain: cfg.Spool.Retain, RetainBytes: cfg.Spool.RetainBytes,
-			ReplyTimeout: cfg.ReplyTimeout, Until: reader.Until(cfg.Until), Patience: cfg.ConnectDeadline, AckReceived: cfg.Ack == ackReceived,
-			RepeatSnapshot: repeat, OnLostHistory: reader.LostHistory(cfg.OnLostHistory),
-			Resume: resume(st), First: firstClean(cfg, st, e.keys), Checkpoint: l, Waits: a.waits, Log: a.log,
-		}),
-		Writer: writer.New(writer.Config{
-			Dialer: a.target, Node: e.target, Filters: filter.All(),
-			Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
-			ErrorsLog: a.state.file("errors.log"), SnapshotLanes: lanes,
-			NoTransactions: e.noTransactions != nil,
-			Exact:          cfg.Delivery == exactlyOnce, Store: a.store, Lease: a.lease, Applied: applied, RunIDs: runIDs, ReplayUntil: replayUntil,
-			Grace: time.Duration(l.first.Grace) * time.Millisecond, PutOff: putOff, ImportSource: l.first.Import,
-			ReplyTimeout: cfg.ReplyTimeout, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
-			Waits: a.waits, Log: a.log,
-		}),
-		Channel:       haul.NewChannel(cfg.Buffer.MaxBytes),
-		DrainDeadline: cfg.DrainDeadline,
-	}, l, nil
+	return a.finish(ctx, a.only.putOff)
 }

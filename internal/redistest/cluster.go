@@ -245,3 +245,40 @@ func parseSlots(r resp.Reply, host string) ([]string, error) {
 	}
 	return table, nil
 }
+
+// Primaries returns the nodes that run and are primaries with slots, as they say themselves.
+func (c *Cluster) Primaries() []*Server {
+	c.t.Helper()
+	var primaries []*Server
+	for _, node := range c.Nodes {
+		if !node.responsive() {
+			continue
+		}
+		for line := range strings.Lines(node.MustDo("CLUSTER", "NODES").Text) {
+			fields := strings.Fields(line)
+			if len(fields) > 8 && strings.Contains(fields[2], "myself,master") {
+				primaries = append(primaries, node)
+			}
+		}
+	}
+	return primaries
+}
+
+// ReplicaOf returns a running replica of a primary, waiting until there is one.
+func (c *Cluster) ReplicaOf(primary *Server) (replica *Server) {
+	c.t.Helper()
+	Eventually(c.t, time.Minute, func() error {
+		for _, node := range c.Nodes {
+			if node == primary || !node.responsive() {
+				continue
+			}
+			info := node.Info("replication")
+			if info["role"] == "slave" && info["master_port"] == strconv.Itoa(primary.Port) && info["master_link_status"] == "up" {
+				replica = node
+				return nil
+			}
+		}
+		return fmt.Errorf("%s has no replica", primary.Addr)
+	})
+	return replica
+}

@@ -31,6 +31,9 @@ const (
 	// are repeated. Consumer groups, transactions, scripts, commands with several keys and sessions of 1 to 20 seconds
 	// that are renewed are among them. Half of the choices fall on a few hot keys.
 	MixHard
+	// MixCross are commands whose keys are anywhere, among others that change the same keys twice when they are repeated.
+	// It is for a server.
+	MixCross
 )
 
 // Load are live writers with a mix of commands, for a server or a cluster. They go on when the server restarts or
@@ -131,8 +134,11 @@ func (w *loadWriter) run(ctx context.Context, rate float64) {
 			w.db = w.IntN(w.load.Databases)
 		}
 		next := w.next
-		if w.load.Mix == MixHard {
+		switch w.load.Mix {
+		case MixHard:
 			next = w.nextHard
+		case MixCross:
+			next = w.nextCross
 		}
 		units := make([]unit, n)
 		for i := range units {

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/keyhaul/keyhaul/checkpoint"
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/topology"
+)
+
+// shard is the link to one shard of a cluster source. The shard is known by its replication history: which server has it
+// may change.
+type shard struct {
+	link
+
+	all    *shards
+	number int32
+	stop   context.CancelCauseFunc // ends it
+
+	mu     sync.Mutex
+	addr   string    // of the primary, as it was seen last
+	id     string    // replication id of the history that is followed; empty before the first full sync
+	orphan time.Time // since when no primary has that history
+	reader haul.Reader
+}
+
+// orphanPatience is how long a failover may take before a history that no primary has counts as lost.
+const orphanPatience = 15 * time.Second
+
+// run follows the shard, with a folder of its own.
+func (l *shard) run(ctx context.Context) error {
+	if l.dir != "" {
+		if err := os.MkdirAll(l.dir, 0o700); err != nil {
+			return haul.Errorf(haul.ExitUsage, "choose another --state-dir", "state directory: %w", err)
+		}
+	}
+	return l.follow(ctx)
+}
+
+// Mine implements writer.Shard.
+func (l *shard) Mine(slot uint16) bool { return l.all.slots.Owner(slot) == l.number }
+
+// Moved implements writer.Shard.
+func (l *shard) Moved(ctx context.Context, slots []uint16) error { return l.all.release(ctx, slots) }
+
+// at says where the link's shard is, before it begins.
+func (l *shard) at(addr string, node topology.Node) { l.addr, l.ends.source = addr, node }
+
+// mySlots returns the link's slots.
+func (l *shard) mySlots() *topology.SlotSet {
+	var set topology.SlotSet
+	for slot := range uint16(topology.SlotCount) {
+		if l.Mine(slot) {
+			set.Add(slot)
+		}
+	}
+	return &set
+}
+
+// history is the replication id under which the link goes on.
+func (l *shard) history() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.reader != nil {
+		if id := l.reader.Status().ReplID; id != "" {
+			l.id = id
+		}
+	}
+	return l.id
+}
+
+// find returns the address of the primary that goes on with the link's history.
+func (l *shard) find(ctx context.Context) ([]string, error) {
+	id := l.history()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if id == "" {
+		return []string{l.addr}, nil
+	}
+	v, err := l.all.look.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if addr, ok := v.heir(id); ok {
+		l.addr, l.orphan = addr, time.Time{}
+		return []string{addr}, nil
+	}
+	if l.orphan.IsZero() {
+		l.orphan = time.Now()
+	}
+	if time.Since(l.orphan) > orphanPatience && v.whole() == nil && v.missing == nil {
+		if addr, ok := l.successor(v); ok {
+			return []string{addr}, nil // which will tell that it has another history
+		}
+	}
+	return nil, fmt.Errorf("%w (replication id %s)", errNoHeir, id)
+}
+
+// successor returns the primary that has most of the link's slots.
+func (l *shard) successor(v *survey) (addr string, ok bool) {
+	counts, most := make(map[string]int), 0
+	for slot := range uint16(topology.SlotCount) {
+		if owner, has := v.Owner(slot); has && l.Mine(slot) {
+			counts[owner]++
+			if counts[owner] > most {
+				addr, most = owner, counts[owner]
+			}
+		}
+	}
+	return addr, most > 0
+}
+
+// open decides what the link's generations begin with.
+func (l *shard) open(book *ledger) {
+	first := l.all.first
+	book.first.Began, book.first.Grace, book.first.Import = first.Began, first.Grace, first.Import
+	book.slots, book.streaming = l.mySlots, l.all.streaming
+}
+
+// begins hears of a new pipeline of the link.
+func (l *shard) begins(r haul.Reader) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reader = r
+}
+
+// streaming hears that a link's snapshot is on the target: with the last of them, the copy is whole.
+func (s *shards) streaming(ctx context.Context) error {
+	s.mu.Lock()
+	links := append([]*shard(nil), s.links...)
+	s.mu.Unlock()
+	for _, l := range links {
+		if l.store.Record().Phase != checkpoint.PhaseStreaming {
+			return nil
+		}
+	}
+	return s.store.Update(ctx, func(r *checkpoint.Record) { r.Phase = checkpoint.PhaseStreaming })
+}
+
+// together waits until all links have reached the goal.
+func (l *shard) together(ctx context.Context) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !l.all.reached(l) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// reached notes that a link has reached the goal, and reports whether all have, with no slot on the move.
+func (s *shards) reached(l *shard) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.goals[l] = true
+	return len(s.goals) == len(s.links) && s.unsettled() == 0
+}
+
+// unsettled counts the slots that no link writes.
+func (s *shards) unsettled() (n int) {
+	for slot := range uint16(topology.SlotCount) {
+		if s.slots.Owner(slot) == 0 {
+			n++
+		}
+	}
+	return n
+}

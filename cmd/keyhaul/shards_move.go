@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/keyhaul/keyhaul/checkpoint"
+	"github.com/keyhaul/keyhaul/internal/topology"
+)
+
+// surveyEvery is how often a cluster source is asked who has which slots.
+const surveyEvery = 500 * time.Millisecond
+
+// supervise follows the shards of the source until over ends: it starts links in ctx, and takes slots from links that have
+// lost them.
+func (s *shards) supervise(over, ctx context.Context) {
+	const who = "source cluster"
+	tick := time.NewTicker(surveyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-over.Done():
+			return
+		}
+		v, err := s.look.look(over)
+		if err == nil {
+			err = v.whole()
+		}
+		if err == nil {
+			err = s.compare(ctx, v)
+		}
+		switch {
+		case over.Err() != nil:
+			return
+		case err != nil:
+			s.waits.Set(who, err.Error(), "none needed if the cluster is failing over; else look at CLUSTER NODES there")
+		default:
+			s.waits.Clear(who)
+		}
+	}
+}
+
+// compare compares what the source says with what the links have.
+func (s *shards) compare(ctx context.Context, v *survey) error {
+	s.mu.Lock()
+	links := append([]*shard(nil), s.links...)
+	s.mu.Unlock()
+	at := make(map[string]*shard) // by the address of the primary
+	for _, l := range links {
+		if addr, ok := v.heir(l.history()); ok {
+			at[addr] = l
+		}
+	}
+	for _, sh := range v.Shards {
+		if node, ok := v.nodes[sh.Primary]; ok && at[sh.Primary] == nil && s.isNew(links, sh.Primary) {
+			l, err := s.adopt(ctx, sh.Primary, node)
+			if err != nil {
+				return err
+			}
+			at[sh.Primary] = l
+		}
+	}
+	var moved []uint16
+	for slot := range uint16(topology.SlotCount) {
+		addr, _ := v.Owner(slot)
+		if l := at[addr]; l != nil && s.slots.Owner(slot) != 0 && !l.Mine(slot) {
+			moved = append(moved, slot)
+		}
+	}
+	if err := s.release(ctx, moved); err != nil {
+		return err
+	}
+	for _, l := range links {
+		if v.missing == nil && s.isGone(l, v) {
+			l.stop(errShardGone)
+		}
+	}
+	return nil
+}
+
+// isNew reports whether a primary that no link is about is a shard of its own: none that has lost its history has its
+// slots.
+func (s *shards) isNew(links []*shard, addr string) bool {
+	for _, l := range links {
+		l.mu.Lock()
+		known := l.addr == addr || !l.orphan.IsZero() && l.mySlots().Len() > 0
+		l.mu.Unlock()
+		if known {
+			return false
+		}
+	}
+	return true
+}
+
+// adopt starts a link to a shard that has appeared.
+func (s *shards) adopt(ctx context.Context, addr string, node topology.Node) (*shard, error) {
+	l := s.newShard(node.ReplID[:min(12, len(node.ReplID))])
+	l.at(addr, node)
+	err := s.store.Update(ctx, func(r *checkpoint.Record) { r.Links = append(r.Links, l.name) })
+	if err == nil {
+		s.start(ctx, l)
+	}
+	return l, err
+}
+
+// isGone reports whether a link's shard has left the source: it has no slots, and nobody its history.
+func (s *shards) isGone(l *shard, v *survey) bool {
+	id := l.history()
+	if id == "" || l.mySlots().Len() > 0 {
+		return false
+	}
+	_, lives := v.heir(id)
+	return !lives
+}
+
+// release takes slots from the links that have them: they are on the move. When it returns the target knows.
+func (s *shards) release(ctx context.Context, slots []uint16) error {
+	if len(slots) == 0 {
+		return nil
+	}
+	s.moving.Lock()
+	defer s.moving.Unlock()
+	losers := make(map[int32]bool)
+	for _, slot := range slots {
+		if owner := s.slots.Owner(slot); owner != 0 {
+			losers[owner] = true
+			s.slots.Give(slot, 0)
+		}
+	}
+	s.mu.Lock()
+	links := append([]*shard(nil), s.links...)
+	s.mu.Unlock()
+	for _, l := range links {
+		if losers[l.number] {
+			if err := l.saveSlots(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	if len(losers) > 0 {
+		s.log.Info().Int("slots", len(slots)).Uint16("first", slots[0]).Msg("slots of the source are on the move")
+	}
+	return nil
+}
+
+// saveSlots notes in the link's record which slots are its to write. A link that has no record yet begins with one.
+func (l *shard) saveSlots(ctx context.Context) error {
+	if l.store.Record().Generation == 0 {
+		return nil
+	}
+	return l.store.Update(ctx, func(r *checkpoint.Record) { r.Slots = l.mySlots() })
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/keyhaul/keyhaul/haul"
+	rt "github.com/keyhaul/keyhaul/internal/redistest"
+)
+
+// shardsTrial is a haul whose source is a cluster under load.
+type shardsTrial struct {
+	*trial
+	from *rt.Cluster
+}
+
+// newShardsTrial starts the servers. The target is one server, or a cluster of so many primaries.
+func newShardsTrial(t *testing.T, from rt.ClusterOptions, target int, flags ...string) *shardsTrial {
+	t.Helper()
+	if from.Config == nil {
+		from.Config = map[string]string{"repl-backlog-size": "64mb"}
+	}
+	s := &shardsTrial{trial: &trial{t: t, state: t.TempDir(), stopLoad: func() {}, setup: setup{cluster: true}}}
+	s.from = rt.StartCluster(t, from)
+	s.source = s.from.Nodes[0]
+	if target == 0 {
+		server := rt.Start(t, rt.Options{})
+		s.nodes, s.target, s.to = []*rt.Server{server}, server.Endpoint(), server.URL()
+	} else {
+		cluster := rt.StartCluster(t, rt.ClusterOptions{Primaries: target})
+		s.nodes, s.target, s.to = cluster.Nodes, cluster.Endpoint(), cluster.Nodes[0].URL()
+	}
+	s.args = append([]string{"--source", s.from.Nodes[0].URL(), "--target", s.to}, flags...)
+	if err := rt.FillMixed(context.Background(), s.from.Endpoint(), 0.003, rand.Uint64()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// offsets returns how far each primary of the source is, by its address.
+func (s *shardsTrial) offsets() map[string]int64 {
+	at := make(map[string]int64)
+	for _, n := range s.from.Primaries() {
+		at[n.Addr] = n.Offset()
+	}
+	return at
+}
+
+// level stops the load and waits until all of it is on the target.
+func (s *shardsTrial) level() {
+	s.t.Helper()
+	s.stopLoad()
+	at := s.offsets()
+	rt.Eventually(s.t, patience, func() error {
+		_, r, err := s.look(s.keyhaul)
+		if err != nil {
+			return err
+		}
+		reached := 0
+		for _, l := range r.Links {
+			if want, ok := at[l.Address]; ok && l.SnapshotDone && l.Applied >= want {
+				reached++
+			}
+		}
+		if reached < len(at) || r.Unsettled > 0 {
+			return fmt.Errorf("%d of %d links are level, %d slots unsettled: %+v", reached, len(at), r.Unsettled, r)
+		}
+		return nil
+	})
+}
+
+// equal expects the target to hold what the source holds.
+func (s *shardsTrial) equal() report {
+	s.t.Helper()
+	s.level()
+	_, r, err := s.look(s.keyhaul)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c, err := rt.Compare(context.Background(), s.from.Endpoint(), s.target, rt.CompareOptions{Grace: grace, IgnoreReadCounts: true})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if !c.Equal() || c.Keys == 0 {
+		s.t.Errorf("source and target differ: %s", c)
+	}
+	return r
+}
+
+// begin starts keyhaul and the load, and waits until the copy is whole.
+func (s *shardsTrial) begin() {
+	s.t.Helper()
+	s.start()
+	s.loadInto(s.from.Endpoint(), 3000)
+	s.streaming(len(s.from.Primaries()))
+}
+
+// streaming waits until so many links are behind their snapshots.
+func (s *shardsTrial) streaming(links int) {
+	s.t.Helper()
+	rt.Eventually(s.t, patience, func() error {
+		_, r, err := s.look(s.keyhaul)
+		if err != nil {
+			return err
+		}
+		done := 0
+		for _, l := range r.Links {
+			if l.SnapshotDone {
+				done++
+			}
+		}
+		if done != links || len(r.Links) != links {
+			return fmt.Errorf("%d of %d links have copied: %+v", done, links, r)
+		}
+		return nil
+	})
+}
+
+func TestShards(t *testing.T) {
+	for _, target := range []int{0, 3, 2} {
+		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
+			s := newShardsTrial(t, rt.ClusterOptions{}, target)
+			s.begin()
+			s.equal()
+			for range rounds() { // killed and started again
+				s.loadInto(s.from.Endpoint(), 3000)
+				pause(50e6, 200e6)
+				s.kill()
+				s.start()
+				s.streaming(3)
+				r := s.equal()
+				if all := r.overall(); all.FullSyncs != 0 {
+					t.Errorf("%d full copies by a resumed keyhaul", all.FullSyncs)
+				}
+			}
+			if done := s.run("finish", s.args...); done.cmd.ProcessState.ExitCode() != int(haul.ExitHeld) {
+				t.Errorf("finish beside a running sync ended with %d", done.cmd.ProcessState.ExitCode())
+			}
+		})
+	}
+}
+
+// TestShardsOneShot: a copy that ends by itself, its finish and its cleanup.
+func TestShardsOneShot(t *testing.T) {
+	for _, target := range []int{0, 3} {
+		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
+			s := newShardsTrial(t, rt.ClusterOptions{}, target)
+			s.loadInto(s.from.Endpoint(), 2000)
+			s.launch(s.state, "--until", "caught-up").exit(haul.ExitDone)
+			s.stopLoad()
+			s.launch(s.state, "--until", "caught-up").exit(haul.ExitDone)
+			c, err := rt.Compare(context.Background(), s.from.Endpoint(), s.target, rt.CompareOptions{IgnoreReadCounts: true})
+			if err != nil || !c.Equal() || c.Keys == 0 {
+				t.Errorf("%v, %s", err, c)
+			}
+			done := s.run("cleanup", "--target", s.to)
+			if done.cmd.ProcessState.ExitCode() != 0 {
+				t.Fatal("cleanup failed")
+			}
+			for _, n := range s.nodes {
+				if left := n.MustDo("KEYS", "keyhaul:*").Array; len(left) > 1 || len(left) == 1 && left[0].Text != "keyhaul:default:{haul}:tombstone" {
+					t.Errorf("%d keys of keyhaul's own are left on %s, such as %s", len(left), n.Addr, left[0].Text)
+				}
+			}
+		})
+	}
+}
+
+// TestShardFlushed: the FLUSHALL of one shard empties that shard only.
+func TestShardFlushed(t *testing.T) {
+	for _, target := range []int{0, 3} {
+		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
+			s := newShardsTrial(t, rt.ClusterOptions{}, target)
+			s.begin()
+			for _, n := range s.from.Nodes[:2] {
+				pause(20e6, 100e6)
+				n.MustDo("FLUSHALL")
+			}
+			s.equal()
+		})
+	}
+}
+
+// TestShardFailover: primaries of the source fail over, on command and by being killed.
+func TestShardFailover(t *testing.T) {
+	s := newShardsTrial(t, rt.ClusterOptions{Replicas: 1}, 3)
+	s.begin()
+	for i := range rounds() {
+		primary := s.from.Primaries()[i%3]
+		replica := s.from.ReplicaOf(primary)
+		if i%2 == 0 {
+			replica.MustDo("CLUSTER", "FAILOVER")
+			rt.Eventually(t, patience, func() error {
+				if role := replica.Info("replication")["role"]; role != "master" {
+					return fmt.Errorf("it is %s", role)
+				}
+				return nil
+			})
+		} else {
+			primary.Kill()
+			rt.Eventually(t, patience, func() error {
+				if role := replica.Info("replication")["role"]; role != "master" {
+					return fmt.Errorf("it is %s", role)
+				}
+				return nil
+			})
+			primary.Restart()
+		}
+		s.from.WaitOK()
+		s.until(s.keyhaul, "linked", func(haul.LinkStatus) bool {
+			_, r, err := s.look(s.keyhaul)
+			all := r.overall()
+			return err == nil && all.Connected && s.reads(r, replica.Addr)
+		})
+	}
+	r := s.equal()
+	if all := r.overall(); all.FullSyncs != 3 {
+		t.Errorf("%d full copies", all.FullSyncs)
+	}
+}
+
+// reads reports whether a link is connected to a server.
+func (s *shardsTrial) reads(r report, addr string) bool {
+	for _, l := range r.Links {
+		if l.Address == addr && l.Connected {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,223 @@
+package reader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/rdb"
+)
+
+// KeyReader reads keys from the server that a link reads its stream from, on a connection of its own. One goroutine
+// uses it.
+type KeyReader struct {
+	p      *PSYNC
+	conn   *resp.Conn
+	addr   string // of conn
+	valkey bool   // conn leads to a Valkey
+	whole  bool   // it has PEXPIRETIME
+}
+
+// Keys returns a reader of this link's keys.
+func (p *PSYNC) Keys() *KeyReader { return &KeyReader{p: p} }
+
+// Close ends the connection, if there is one.
+func (k *KeyReader) Close() {
+	if k.conn != nil {
+		_ = k.conn.Close()
+		k.conn = nil
+	}
+}
+
+// ReadKeys returns what the source has of keys, all at one offset of the link's stream, which is not before from. It
+// tries once. A *resp.Error says that the source does not let keys be read, and haul.ErrSuperseded that its history is
+// lost; after any other error a later try may succeed.
+func (k *KeyReader) ReadKeys(ctx context.Context, from int64, keys []haul.KeyName) ([]haul.Value, int64, error) {
+	if k.p.superseded.Load() {
+		return nil, 0, haul.ErrSuperseded
+	}
+	values, offset, err := k.read(ctx, from, keys)
+	if err != nil && !errors.As(err, new(*resp.Error)) {
+		k.Close()
+	}
+	return values, offset, err
+}
+
+func (k *KeyReader) read(ctx context.Context, from int64, keys []haul.KeyName) ([]haul.Value, int64, error) {
+	if err := k.open(ctx); err != nil {
+		return nil, 0, notYetRead(err)
+	}
+	replies, err := k.ask(ctx, k.questions(keys))
+	if err != nil {
+		return nil, 0, notYetRead(err)
+	}
+	values, node, err := k.parse(keys, replies)
+	if err != nil {
+		return nil, 0, err
+	}
+	return values, node.MasterReplOffset, k.p.ahead(node, from)
+}
+
+// notYetRead tells errors of a source that cannot answer at the moment from those of one that will not. The former hold
+// no *resp.Error.
+func notYetRead(err error) error {
+	var refused *resp.Error
+	if !errors.As(err, &refused) {
+		return err
+	}
+	switch refused.Code {
+	case "LOADING", "BUSY", "MASTERDOWN", "NOAUTH", "WRONGPASS", "MISCONF", "OOM":
+		return fmt.Errorf("%w: %s", errNotNow, refused.Text)
+	}
+	return err
+}
+
+// open connects to where the link is connected.
+func (k *KeyReader) open(ctx context.Context) error {
+	addr, err := k.p.address(ctx)
+	if err != nil {
+		return err
+	}
+	if k.conn != nil && k.addr == addr {
+		return nil
+	}
+	k.Close()
+	conn, err := k.p.cfg.Dialer.Open(ctx, addr)
+	if err != nil {
+		return err
+	}
+	node, err := topology.Inspect(ctx, conn)
+	if err == nil { // being read must not make a key look used; before Redis 7.2 that cannot be helped
+		_, err = conn.Do(ctx, handshakeTimeout, "CLIENT", "NO-TOUCH", "ON")
+	}
+	if err != nil && !errors.As(err, new(*resp.Error)) {
+		_ = conn.Close()
+		return err
+	}
+	k.conn, k.addr = conn, addr
+	k.valkey = node.Product == "valkey"
+	k.whole = k.valkey || node.Product == "redict" || node.AtLeast(7, 0)
+	return nil
+}
+
+// questions is one transaction: what it reads is of one moment, and INFO tells which.
+func (k *KeyReader) questions(keys []haul.KeyName) [][]string {
+	db := int32(-1)
+	calls := [][]string{{"MULTI"}}
+	for _, key := range keys {
+		if key.DB != db {
+			db = key.DB
+			calls = append(calls, []string{"SELECT", strconv.Itoa(int(db))})
+		}
+		deadline := "PEXPIRETIME"
+		if !k.whole {
+			deadline = "PTTL"
+		}
+		calls = append(calls, []string{"DUMP", key.Name}, []string{deadline, key.Name})
+	}
+	return append(calls, []string{"TIME"}, []string{"INFO", "replication"}, []string{"EXEC"})
+}
+
+// ask sends calls and returns the replies to those within the transaction. Of several refusals the first is the error.
+func (k *KeyReader) ask(ctx context.Context, calls [][]string) ([]resp.Reply, error) {
+	var out []byte
+	for _, args := range calls {
+		out = resp.AppendCommand(out, args...)
+	}
+	if err := k.conn.SetDeadline(time.Now().Add(k.p.cfg.ReplyTimeout)); err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = k.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := k.conn.Write(out); err != nil {
+		return nil, orCause(ctx, err)
+	}
+	var first error
+	var last resp.Reply
+	for range calls {
+		r, err := k.conn.ReadReply()
+		if err != nil {
+			return nil, orCause(ctx, err)
+		}
+		if first == nil {
+			first = r.Err()
+		}
+		last = r
+	}
+	if first == nil && len(last.Array) != len(calls)-2 {
+		first = fmt.Errorf("EXEC: %d replies to %d commands", len(last.Array), len(calls)-2)
+	}
+	return last.Array, first
+}
+
+// parse reads what EXEC has answered.
+func (k *KeyReader) parse(keys []haul.KeyName, replies []resp.Reply) ([]haul.Value, topology.Node, error) {
+	for _, r := range replies {
+		if err := r.Err(); err != nil {
+			return nil, topology.Node{}, notYetRead(err)
+		}
+	}
+	node := topology.ParseInfo(replies[len(replies)-1].Text)
+	base := int64(0)
+	if !k.whole {
+		base = milliseconds(replies[len(replies)-2])
+	}
+	values, db, i := make([]haul.Value, len(keys)), int32(-1), 0
+	for n, key := range keys {
+		if key.DB != db {
+			db = key.DB
+			i++
+		}
+		payload, deadline := replies[i], replies[i+1]
+		i += 2
+		if payload.Null {
+			continue
+		}
+		values[n].Payload = restamp(payload.Text, k.valkey)
+		if deadline.Int >= 0 {
+			values[n].ExpireAt = max(base+deadline.Int, 1)
+		}
+	}
+	return values, node, nil
+}
+
+// milliseconds reads the reply of TIME.
+func milliseconds(r resp.Reply) int64 {
+	if len(r.Array) != 2 {
+		return 0
+	}
+	seconds, _ := strconv.ParseInt(r.Array[0].Text, 10, 64)
+	micros, _ := strconv.ParseInt(r.Array[1].Text, 10, 64)
+	return seconds*1000 + micros/1000
+}
+
+// restamp makes a payload one that older servers take, too, if they know the type of its value: as keys of the snapshot
+// are. One that begins with metadata stays as it is.
+func restamp(payload string, valkey bool) string {
+	const firstOpcode = 128
+	if len(payload) <= rdb.FooterSize || payload[0] >= firstOpcode {
+		return payload
+	}
+	value := []byte(payload[:len(payload)-rdb.FooterSize])
+	return string(rdb.AppendFooter(value, rdb.FooterVersion(value[0], valkey, false), rdb.CRC64(0, value)))
+}
+
+// ahead makes the link know that the target is about to hold what the source had at its offset: should the source be
+// replaced by a node with less than that, history is lost. It fails while that offset is not one of this link's history.
+func (p *PSYNC) ahead(node topology.Node, from int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case node.ReplID != p.lineage.ReplID:
+		return fmt.Errorf("%w: the source has replication id %s, and the link follows %s", errNotNow, node.ReplID, p.lineage.ReplID)
+	case node.MasterReplOffset < from:
+		return fmt.Errorf("%w: the source is at offset %d, and %d was read", errNotNow, node.MasterReplOffset, from)
+	}
+	p.highest = max(p.highest, node.MasterReplOffset)
+	return nil
+}
