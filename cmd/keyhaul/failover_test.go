@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyhaul/keyhaul/haul"
 	rt "github.com/keyhaul/keyhaul/internal/redistest"
+	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
 // family is a haul from a primary that has a replica, or from what was promoted in its place.
@@ -48,11 +49,20 @@ func newFamily(t *testing.T, with setup, sentinels bool) *family {
 func (f *family) swapped() {
 	f.t.Helper()
 	f.source, f.replica = f.replica, f.source
+	f.await(f.source, func(n topology.Node) bool { return n.Role == "master" })
+}
+
+// await waits until a server says of itself what is wanted. Each look has its own connection: sentinels end those of the
+// servers that they promote or demote.
+func (f *family) await(server *rt.Server, is func(topology.Node) bool) {
+	f.t.Helper()
+	d := topology.NewDialer(topology.Endpoint{Scheme: topology.SchemeTCP, Addrs: []string{server.Addr}})
 	rt.Eventually(f.t, patience, func() error {
-		if role := f.source.Info("replication")["role"]; role != "master" {
-			return fmt.Errorf("%s is a %s", f.source.Addr, role)
+		n, err := inspectAt(f.t.Context(), d, server.Addr)
+		if err == nil && !is(n) {
+			err = fmt.Errorf("%s: %+v", server.Addr, n)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -60,26 +70,20 @@ func (f *family) swapped() {
 func (f *family) inStep() {
 	f.t.Helper()
 	at := f.source.Offset()
-	rt.Eventually(f.t, patience, func() error {
-		if has := f.replica.Offset(); has < at {
-			return fmt.Errorf("the replica is at %d of %d", has, at)
-		}
-		return nil
-	})
+	f.await(f.replica, func(n topology.Node) bool { return n.MasterReplOffset >= at })
 }
 
-// handOver makes the primary and its replica change places, with nothing lost.
+// handOver makes the primary and its replica change places, with nothing lost. Sentinels find it out after some 20 s; until
+// then they name the one that was demoted.
 func (f *family) handOver() {
 	f.t.Helper()
 	f.inStep()
-	if f.sentinels != nil {
-		f.sentinels.Nodes[0].MustDo("SENTINEL", "FAILOVER", rt.SentinelName)
-		f.sentinels.WaitPrimary(f.replica)
-	} else {
-		f.source.MustDo("FAILOVER", "TO", "127.0.0.1", f.replica.Port)
-	}
+	f.source.MustDo("FAILOVER", "TO", "127.0.0.1", f.replica.Port)
 	f.swapped()
-	f.replica.WaitReplica()
+	if f.sentinels != nil {
+		f.sentinels.WaitPrimary(f.source)
+	}
+	f.await(f.replica, func(n topology.Node) bool { return n.Role == "slave" && n.MasterLinkUp })
 }
 
 // kill9 kills the primary; its replica is promoted, by the sentinels if there are any.
@@ -90,12 +94,8 @@ func (f *family) kill9() {
 	if f.sentinels != nil {
 		f.sentinels.WaitPrimary(f.replica)
 	} else {
-		rt.Eventually(f.t, patience, func() error { // until then it has not read all that the primary has sent
-			if link := f.replica.Info("replication")["master_link_status"]; link != "down" {
-				return fmt.Errorf("the link to the dead primary is %s", link)
-			}
-			return nil
-		})
+		// until then it has not read all that the primary has sent
+		f.await(f.replica, func(n topology.Node) bool { return !n.MasterLinkUp })
 		f.replica.MustDo("REPLICAOF", "NO", "ONE")
 	}
 	f.swapped()
