@@ -267,7 +267,7 @@ func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, s *fullSync) error
 	p.mu.Unlock()
 	if err := h.left(node); err != nil {
 		if p.chooses() { // it could when it was chosen
-			return fmt.Errorf("%w: %v", errNotNow, err)
+			return fmt.Errorf("%w: %s", errNotNow, err.Error())
 		}
 		return err
 	}
