@@ -69,6 +69,9 @@ func (k Keys) Whole() string { return k.own("fence", "") }
 // WholeMark returns the key of the mark of a standalone target.
 func (k Keys) WholeMark() string { return k.own("mark", "") }
 
+// Touch returns the key that is written and deleted at once where mark is, so that its node has written something.
+func Touch(mark string) string { return mark + ":touch" }
+
 // Record returns the key of the record of the haul, or of the link. It shares one slot with Lease, Refusals and Tombstone.
 func (k Keys) Record() string { return k.own("{haul}:record", "") }
 

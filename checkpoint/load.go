@@ -110,7 +110,7 @@ func (s *Store) unreadable(err error) error {
 // reading is what one node told.
 type reading struct {
 	node
-	runID  string
+	about  topology.Node
 	fences []value // by index in slots; one on a standalone
 	marks  []value
 	ahead  []Ahead
@@ -154,12 +154,12 @@ func (s *Store) readAll(ctx context.Context, l *layout) ([]reading, error) {
 }
 
 // readNode reads every fence and mark in one round trip. Fence and mark of a slot are in that slot, so one MGET may
-// name both.
+// name both; in a slot that is being migrated they may be apart, and are read one by one.
 func (s *Store) readNode(ctx context.Context, c *conn, n node) (reading, error) {
 	keys := s.Keys()
 	r := reading{node: n}
 	var b batch
-	b.add("INFO", "server")
+	b.add("INFO")
 	if n.slots == nil { // one by one: behind a proxy the two may be on different servers
 		b.add("GET", keys.Whole())
 		b.add("GET", keys.WholeMark())
@@ -169,12 +169,16 @@ func (s *Store) readNode(ctx context.Context, c *conn, n node) (reading, error) 
 	}
 	r.fences = make([]value, 0, b.n)
 	r.marks = make([]value, 0, b.n)
+	var opened []int // indexes of slots that are being migrated
 	err := c.exchange(ctx, &b, func(i int, reply resp.Reply) error {
 		if i == 0 {
-			r.runID = topology.ParseInfo(reply.Text).RunID // none from a user without INFO
+			r.about = topology.ParseInfo(reply.Text) // nothing from a user without INFO
 			return nil
 		}
-		if err := reply.Err(); err != nil {
+		if err := reply.Err(); n.slots != nil && open(err) {
+			opened = append(opened, i-1)
+			reply.Array = []resp.Reply{{Null: true}, {Null: true}}
+		} else if err != nil {
 			return err
 		}
 		if n.slots == nil {
@@ -198,5 +202,21 @@ func (s *Store) readNode(ctx context.Context, c *conn, n node) (reading, error) 
 	if errors.Is(err, ErrLost) {
 		r.lost, err = err, nil
 	}
-	return r, err
+	if err != nil || len(opened) == 0 {
+		return r, err
+	}
+	from := reader{s: s, from: c}
+	defer from.close()
+	for _, i := range opened {
+		fence, err := from.get(ctx, keys.Fence(n.slots[i]))
+		if err != nil {
+			return r, err
+		}
+		mark, err := from.get(ctx, keys.Mark(n.slots[i]))
+		if err != nil {
+			return r, err
+		}
+		r.fences[i], r.marks[i] = parseValue(fence), parseValue(mark)
+	}
+	return r, nil
 }

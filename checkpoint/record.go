@@ -49,6 +49,7 @@ type Record struct {
 	Prune      bool          `json:"prune,omitempty"` // behind the snapshot, what it lacks is removed from the target
 	Flush      bool          `json:"flush,omitempty"` // the target has still to be emptied for the snapshot
 	Began      Began         `json:"began"`
+	Holders    []string      `json:"holders,omitempty"`   // of the primaries that are written to, on a cluster
 	Syncs      []int64       `json:"syncs"`               // unix seconds of the last full syncs, at most 10
 	Grace      int64         `json:"grace_ms"`            // deadlines on the target are later by this many ms; 0: true deadlines
 	Import     bool          `json:"import"`              // deadlines are held back by import-mode instead

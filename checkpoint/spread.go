@@ -210,29 +210,48 @@ func (s *Store) Applied(ctx context.Context, addr string, slots []uint16, into [
 	for _, slot := range slots {
 		b.add("GET", keys.Fence(slot))
 	}
+	read := func(i int, r resp.Reply) error {
+		v := parseValue(r)
+		switch {
+		case !v.found:
+			return fmt.Errorf("%w: a fence is missing", ErrLost)
+		case errors.Is(v.err, ErrNewer):
+			return s.unreadable(v.err)
+		case v.err != nil:
+			return fmt.Errorf("%w: a fence cannot be read", ErrLost)
+		case v.Generation != generation:
+			return fmt.Errorf("%w: a fence is of generation %d, the record of generation %d", ErrLost, v.Generation, generation)
+		}
+		if slots == nil {
+			into[0] = v.Applied()
+		} else if slot := slots[i]; v.Applied() > into[slot] {
+			into[slot] = v.Applied()
+		}
+		return nil
+	}
 	return s.fresh(ctx, addr, false, func(c *conn) error {
+		var opened []int // indexes of slots that are being migrated
 		err := c.exchange(ctx, &b, func(i int, r resp.Reply) error {
-			if err := r.Err(); err != nil {
+			switch err := r.Err(); {
+			case open(err):
+				opened = append(opened, i)
+				return nil
+			case err != nil:
 				return err
 			}
-			v := parseValue(r)
-			switch {
-			case !v.found:
-				return fmt.Errorf("%w: a fence is missing", ErrLost)
-			case errors.Is(v.err, ErrNewer):
-				return s.unreadable(v.err)
-			case v.err != nil:
-				return fmt.Errorf("%w: a fence cannot be read", ErrLost)
-			case v.Generation != generation:
-				return fmt.Errorf("%w: a fence is of generation %d, the record of generation %d", ErrLost, v.Generation, generation)
-			}
-			if slots == nil {
-				into[0] = v.Applied()
-			} else if slot := slots[i]; v.Applied() > into[slot] {
-				into[slot] = v.Applied()
-			}
-			return nil
+			return read(i, r)
 		})
+		from := reader{s: s, from: c}
+		defer from.close()
+		for _, i := range opened {
+			var r resp.Reply
+			if err == nil {
+				r, err = from.get(ctx, keys.Fence(slots[i]))
+			}
+			if err == nil {
+				err = read(i, r)
+			}
+		}
 		return c.fail("read fences", err)
 	})
 }

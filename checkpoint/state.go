@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
@@ -11,9 +12,20 @@ import (
 // Node is a primary of the target.
 type Node struct {
 	Addr, RunID string
-	Mark        Fence // up to here everything that was sent to this node is applied
+	Holder      string // see Holder
+	Mark        Fence  // up to here everything that was sent to this node is applied
 	Marked      bool
 	Slots       []uint16 // nil on a standalone
+}
+
+// Holder names a process as the holder of a history: as long as a primary's stays the same it has lost nothing. It is
+// another one after a restart, and after a failover also if the old primary is made one again. It is empty for a server
+// that does not tell.
+func Holder(n topology.Node) string {
+	if n.RunID == "" || n.ReplID == "" {
+		return ""
+	}
+	return n.RunID + "/" + n.ReplID
 }
 
 // State is what the target knows of the haul. Base, Sub, Highest, Applied and Lost are filled in only if a record was
@@ -38,7 +50,7 @@ type State struct {
 // judge fills in what follows from what the nodes told. Its error is ErrNewer.
 func (st *State) judge(all []reading, cluster bool) error {
 	for _, r := range all {
-		st.Nodes = append(st.Nodes, Node{Addr: r.addr, RunID: r.runID, Slots: r.slots})
+		st.Nodes = append(st.Nodes, Node{Addr: r.addr, RunID: r.about.RunID, Holder: Holder(r.about), Slots: r.slots})
 		for _, v := range append(append([]value(nil), r.fences...), r.marks...) {
 			if v.found {
 				st.Own++
@@ -55,8 +67,14 @@ func (st *State) judge(all []reading, cluster bool) error {
 		st.judgeWhole(all[0])
 		return nil
 	}
+	reasons := make([]string, len(all))
 	for i, r := range all {
-		st.judgeMarks(&st.Nodes[i], r)
+		reasons[i] = st.judgeMarks(&st.Nodes[i], r)
+	}
+	for i := range all {
+		if !st.Nodes[i].Marked {
+			st.lend(&st.Nodes[i], all, reasons[i])
+		}
 		if mark := st.Nodes[i].Mark; i == 0 || mark.Applied() < st.Base.Offset {
 			st.Base = mark.At
 		}
@@ -114,8 +132,9 @@ func (st *State) judgeWhole(r reading) {
 // judgeMarks finds the mark of a node. A node may hold several: those of slots that moved to it. The highest counts: a
 // mark says that every node had applied everything up to it when it was written, so what came here with a slot came
 // behind those entries. Marks of earlier generations are left over. Of two alike, one that is not sparse is the later.
-func (st *State) judgeMarks(n *Node, r reading) {
-	reason := "is missing"
+// If it finds none it says why.
+func (st *State) judgeMarks(n *Node, r reading) (reason string) {
+	reason = "is missing"
 	for i, m := range r.marks {
 		ok, instead := st.usable(m)
 		switch {
@@ -128,9 +147,42 @@ func (st *State) judgeMarks(n *Node, r reading) {
 			st.lose("the mark in slot %d on %s %s", r.slots[i], r.addr, instead)
 		}
 	}
-	if !n.Marked {
-		st.lose("the mark on %s %s", r.addr, reason)
+	return reason
+}
+
+// lend gives a node without a mark the lowest one that is found on any node. A node may have none because it is new, or
+// because its mark went away with a slot.
+//
+// That is right as long as nobody has lost anything: a mark says that everything up to it was applied everywhere, and a
+// new node has its slots from those who had. Whoever has lost something is another holder than the one that the record
+// names, and had a mark of its own, which may be what is missing: then no other mark can stand in for it. The record
+// names all whom anything was sent to, before the first entry. Marks that were higher than what a promoted node had are
+// no danger: its own is as old as its data, and is found wherever its slot has gone.
+func (st *State) lend(n *Node, all []reading, reason string) {
+	var lowest value
+	for _, r := range all {
+		for _, m := range r.marks {
+			if ok, _ := st.usable(m); ok && (!lowest.found || m.Applied() < lowest.Applied()) {
+				lowest = m
+			}
+		}
 	}
+	if !lowest.found || !st.unbroken() {
+		st.lose("the mark on %s %s", n.Addr, reason)
+		return
+	}
+	n.Mark, n.Marked = lowest.Fence, true
+	n.Mark.Sparse = false // that is about the fences of the other node
+}
+
+// unbroken reports whether everyone whom the haul has written to holds it still.
+func (st *State) unbroken() bool {
+	for _, h := range st.Record.Holders {
+		if h == "" || !slices.ContainsFunc(st.Nodes, func(n Node) bool { return n.Holder == h }) {
+			return false
+		}
+	}
+	return len(st.Record.Holders) > 0
 }
 
 // judgeFences finds what each slot has: what its fence says, and what all nodes have by the lowest mark. The node's own

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,18 +42,19 @@ type Store struct {
 	cfg   Config
 	lease atomic.Pointer[Lease] // that guards what is written; nil before it is acquired and when it is released
 
-	changing sync.Mutex // is held by Update
+	saving sync.Mutex // held while a record is made and saved
 
-	mu     sync.Mutex // guards the following
-	record Record
-	known  bool // record was loaded or saved
-	layout *layout
-	seed   string              // address that told the layout
-	marked map[uint16]struct{} // slots that have a mark, on a cluster
-	runIDs map[string]bool     // of the processes that Load has read; empty before
-	idle   map[string]*conn    // by address
-	ghosts []ghost
-	closed bool
+	mu      sync.Mutex // guards the following
+	record  Record
+	known   bool     // record was loaded or saved
+	holders []string // for the record
+	layout  *layout
+	seed    string              // address that told the layout
+	marked  map[uint16]struct{} // slots that have a mark, on a cluster
+	runIDs  map[string]bool     // of the processes that Load has read; empty before
+	idle    map[string]*conn    // by address
+	ghosts  []ghost
+	closed  bool
 }
 
 // New returns a Store. It connects when it is used.
@@ -79,13 +81,22 @@ func (s *Store) Record() Record {
 func (s *Store) remember(r Record, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.record, s.known = r, known
+	s.record, s.known, s.holders = r, known, r.Holders
 }
 
 // Save writes the record and registers the haul on the target. It leaves a tombstone where it is. It tries until ctx
 // ends.
 func (s *Store) Save(ctx context.Context, r Record) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	return s.save(ctx, r)
+}
+
+func (s *Store) save(ctx context.Context, r Record) error {
 	r.Version = recordVersion
+	s.mu.Lock()
+	r.Holders = s.holders
+	s.mu.Unlock()
 	if n := len(r.Syncs); n > maxSyncs {
 		r.Syncs = r.Syncs[n-maxSyncs:]
 	}
@@ -106,11 +117,27 @@ func (s *Store) Save(ctx context.Context, r Record) error {
 // Update changes the record and saves it. It is the way for those who share a record: one after the other changes what
 // the last has saved. It tries until ctx ends.
 func (s *Store) Update(ctx context.Context, change func(r *Record)) error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	r := s.Record()
 	change(&r)
-	return s.Save(ctx, r)
+	return s.save(ctx, r)
+}
+
+// Hold notes in the record who is going to be written to. Nothing may be sent to a new one before. It tries until ctx
+// ends.
+func (s *Store) Hold(ctx context.Context, holders []string) error {
+	slices.Sort(holders)
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.mu.Lock()
+	r, known, same := s.record, s.known, slices.Equal(s.record.Holders, holders)
+	s.holders = holders
+	s.mu.Unlock()
+	if same || !known { // Save has them
+		return nil
+	}
+	return s.save(ctx, r)
 }
 
 // Note appends a refusal to the journal. It tries until ctx ends. A lost reply may leave the refusal there twice.

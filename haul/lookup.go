@@ -1,11 +1,20 @@
 package haul
 
-import "errors"
+import (
+	"cmp"
+	"errors"
+	"strings"
+)
 
 // KeyName names a key of the source.
 type KeyName struct {
 	DB   int32
 	Name string
+}
+
+// Compare orders keys by database and name.
+func (k KeyName) Compare(o KeyName) int {
+	return cmp.Or(cmp.Compare(k.DB, o.DB), strings.Compare(k.Name, o.Name))
 }
 
 // Value is what the source has of a key at some offset of its stream.

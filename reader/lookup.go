@@ -63,6 +63,72 @@ func (k *KeyReader) read(ctx context.Context, from int64, keys []haul.KeyName) (
 	return values, node.MasterReplOffset, k.p.ahead(node, from)
 }
 
+// SlotKeys returns the keys of a slot that the source has, all at one offset of the link's stream, which is not before
+// from. Errors are those of ReadKeys.
+func (k *KeyReader) SlotKeys(ctx context.Context, from int64, slot uint16) ([]haul.KeyName, int64, error) {
+	if k.p.superseded.Load() {
+		return nil, 0, haul.ErrSuperseded
+	}
+	keys, offset, err := k.slot(ctx, from, strconv.Itoa(int(slot)))
+	if err != nil && !errors.As(err, new(*resp.Error)) {
+		k.Close()
+	}
+	return keys, offset, err
+}
+
+func (k *KeyReader) slot(ctx context.Context, from int64, slot string) ([]haul.KeyName, int64, error) {
+	if err := k.open(ctx); err != nil {
+		return nil, 0, notYetRead(err)
+	}
+	for most := 1024; ; most *= 8 {
+		about, err := k.conn.Do(ctx, k.p.cfg.ReplyTimeout, "INFO", "keyspace")
+		if err != nil {
+			return nil, 0, notYetRead(err)
+		}
+		dbs := []int{0}
+		for db := range topology.ParseInfo(about.Text).Keyspace {
+			if db > 0 {
+				dbs = append(dbs, db)
+			}
+		}
+		keys, node, full, err := k.list(ctx, slot, most, dbs)
+		if err != nil {
+			return nil, 0, notYetRead(err)
+		}
+		if !full {
+			return keys, node.MasterReplOffset, k.p.ahead(node, from)
+		}
+	}
+}
+
+// list asks for up to most keys of a slot in each database, in one transaction. It tells whether some database may have
+// more.
+func (k *KeyReader) list(ctx context.Context, slot string, most int, dbs []int) (keys []haul.KeyName, node topology.Node, full bool, err error) {
+	calls := [][]string{{"MULTI"}}
+	for _, db := range dbs {
+		if len(dbs) > 1 { // few clusters have more than one
+			calls = append(calls, []string{"SELECT", strconv.Itoa(db)})
+		}
+		calls = append(calls, []string{"CLUSTER", "GETKEYSINSLOT", slot, strconv.Itoa(most)})
+	}
+	replies, err := k.ask(ctx, append(calls, []string{"INFO", "replication"}, []string{"EXEC"}))
+	if err != nil {
+		return nil, node, false, err
+	}
+	lists := replies[:len(replies)-1]
+	for i, db := range dbs {
+		r := lists[(i+1)*len(lists)/len(dbs)-1]
+		if err := r.Err(); err != nil {
+			return nil, node, false, err
+		}
+		full = full || len(r.Array) >= most
+		for _, name := range r.Array {
+			keys = append(keys, haul.KeyName{DB: int32(db), Name: name.Text})
+		}
+	}
+	return keys, topology.ParseInfo(replies[len(replies)-1].Text), full, nil
+}
+
 // notYetRead tells errors of a source that cannot answer at the moment from those of one that will not. The former hold
 // no *resp.Error.
 func notYetRead(err error) error {

@@ -89,7 +89,7 @@ func (c *cluster) flushes(ctx context.Context, it item) (bool, error) {
 		err = haul.Errorf(haul.ExitHistoryLost, "copy anew with --on-lost-history flush or resync", "%s cannot be repeated: %w", cmd.Spec.Name, err)
 	}
 	if err == nil {
-		b.Done(1)
+		c.d.completeEverywhere(b, 1)
 	}
 	return true, err
 }

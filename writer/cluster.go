@@ -10,6 +10,7 @@ import (
 	"github.com/keyhaul/keyhaul/internal/command"
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/keepalive"
 )
 
 // cluster is the router of a target cluster: one lane a primary, entries by the slots of their keys.
@@ -35,6 +36,7 @@ func (c *cluster) mode() string { return "cluster" }
 // open finds the primaries and connects to each, until all slots are covered by lanes that are up.
 func (c *cluster) open(ctx context.Context, hint string) error {
 	const who = "target cluster"
+	backoff := keepalive.Backoff{Max: time.Second} // a replica may take over at any moment
 	for {
 		err := c.tryOpen(ctx, c.seeds(hint))
 		if err == nil {
@@ -49,7 +51,7 @@ func (c *cluster) open(ctx context.Context, hint string) error {
 		}
 		c.d.cfg.Waits.Set(who, err.Error(), "none needed if the cluster is failing over; else look at CLUSTER NODES there")
 		select {
-		case <-time.After(c.d.backoff.Next()):
+		case <-time.After(backoff.Next()):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -57,7 +59,7 @@ func (c *cluster) open(ctx context.Context, hint string) error {
 }
 
 func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
-	const patience = 3 * time.Second // for a node that may just be failing over
+	const patience = 3 * time.Second // for a node that may just be failing over: then another one has its slots soon
 	topo, err := topology.Discover(ctx, c.d.cfg.Dialer, seeds)
 	if err != nil {
 		return err
@@ -82,17 +84,14 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 			continue
 		}
 		short, cancel := context.WithTimeout(ctx, patience)
-		err := c.d.connect(short, l)
+		err := c.d.connect(short, l, true)
 		cancel()
 		if err != nil {
 			return err
 		}
 	}
-	for addr, l := range c.byKey {
-		if !serves[addr] {
-			l.close()
-			delete(c.byKey, addr)
-		}
+	if err := c.d.hold(ctx, lanes); err != nil {
+		return err
 	}
 	for slot := range c.owner {
 		addr, _ := topo.Owner(uint16(slot))
@@ -101,6 +100,13 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 		c.owner[slot] = l
 	}
 	c.d.setLanes(lanes)
+	for addr, l := range c.byKey {
+		if !serves[addr] {
+			l.close()
+			delete(c.byKey, addr)
+			c.d.inherit(l)
+		}
+	}
 	return nil
 }
 
@@ -126,7 +132,7 @@ func (c *cluster) dispatch(ctx context.Context, b *haul.Batch, from, to int) err
 		c.forget(before(b, &b.Entries[from]))
 	}
 	c.asked = asked{}
-	applied, void := 0, 0
+	void := 0
 	for i := from; i < to; i++ {
 		e := &b.Entries[i]
 		if e.Drop != haul.DropNone {
@@ -138,7 +144,7 @@ func (c *cluster) dispatch(ctx context.Context, b *haul.Batch, from, to int) err
 		}
 		if slot, ok := singleSlot(b, e); ok && (b.Snapshot || !c.rereads.table.in(slot)) {
 			if !b.Snapshot && c.d.isApplied(slot, e) {
-				applied++
+				c.owner[slot].had++
 			} else {
 				c.add(c.owner[slot], item{b, uint32(i), 1, whole, slot})
 			}
@@ -153,8 +159,11 @@ func (c *cluster) dispatch(ctx context.Context, b *haul.Batch, from, to int) err
 		c.d.count("superseded", int64(void))
 		b.Done(void)
 	}
-	if applied > 0 {
-		c.d.alreadyApplied(b, applied)
+	for _, l := range c.d.lanes {
+		if n := l.had; n > 0 {
+			l.had = 0
+			c.d.alreadyApplied(l, b, n)
+		}
 	}
 	return nil
 }
@@ -171,6 +180,14 @@ func singleSlot(b *haul.Batch, e *haul.Entry) (uint16, bool) {
 		}
 	}
 	return 0, false
+}
+
+// own implements router.
+func (c *cluster) own(b *haul.Batch, slot uint16) {
+	for i := range b.Entries {
+		c.add(c.owner[slot], item{b, uint32(i), 1, whole, slot})
+	}
+	c.flush()
 }
 
 // add gives an item to a lane when flush is called next, together with its neighbours where they go the same way.
@@ -247,7 +264,7 @@ func (c *cluster) place(ctx context.Context, it item) error {
 	ways, err := c.ways(ctx, it)
 	for _, w := range ways {
 		if c.d.isApplied(w.slot, w.entry()) {
-			c.d.alreadyApplied(w.batch, 1)
+			c.d.alreadyApplied(c.owner[w.slot], w.batch, 1)
 		} else {
 			c.add(c.owner[w.slot], w.item)
 		}
@@ -281,7 +298,7 @@ func (c *cluster) oneAgain(ctx context.Context, s *singles, it item, moving map[
 	}
 	switch {
 	case !it.batch.Snapshot && !it.batch.Own && c.d.isApplied(it.slot, it.entry()):
-		it.batch.Done(1)
+		c.owner[it.slot].complete(it.batch, 1)
 	case moving[it.slot]:
 		return s.write(ctx, it, it.slot)
 	default:

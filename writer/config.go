@@ -42,6 +42,7 @@ type Config struct {
 	ErrorsLog     string // path; empty: skipped entries are only logged
 	SnapshotLanes int    // lanes per standalone target that carry the snapshot
 	ReplyTimeout  time.Duration
+	WaitReplicas  int                // replicas of a node that must have an entry before it counts as acknowledged; Store is needed then
 	Exact         bool               // with fences: what may not be repeated is applied once
 	Store         *checkpoint.Store  // where fences and marks are kept; nil: nowhere, which Exact does not allow
 	Lease         *checkpoint.Lease  // the right to write; nil: not asked for

@@ -13,10 +13,12 @@ import (
 	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
-// connect brings a lane up. It tries until ctx ends.
-func (d *dispatcher) connect(ctx context.Context, l *lane) error {
+// connect brings a lane up. It tries until ctx ends, or only once.
+func (d *dispatcher) connect(ctx context.Context, l *lane, once bool) error {
 	who := l.who()
 	defer d.cfg.Waits.Clear(who)
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
 	l.state.Store("connecting")
 	addrs := []string{l.addr}
 	if !d.cfg.Node.Cluster {
@@ -32,6 +34,10 @@ func (d *dispatcher) connect(ctx context.Context, l *lane) error {
 			case topology.Connecting:
 				l.setAddr(e.Addr)
 			case topology.BackingOff:
+				if once {
+					giveUp()
+					return
+				}
 				d.cfg.Waits.Set(who, e.Err.Error(), "start the target, or correct its address and login; keyhaul keeps trying")
 			case topology.Loading:
 				d.cfg.Waits.Set(who, "the target is loading its data", "none needed: keyhaul goes on when it has finished")
@@ -90,7 +96,7 @@ func (d *dispatcher) prepare(ctx context.Context, l *lane, c *resp.Conn) error {
 			if err := d.evict(ctx, l, node); err != nil {
 				return err
 			}
-			l.id, l.runID = r.Int, node.RunID
+			l.id, l.runID, l.holder = r.Int, node.RunID, checkpoint.Holder(node)
 		}
 	}
 	if d.cfg.Lease != nil { // after its name is known, so that who takes over finds this connection or this one the lease

@@ -24,6 +24,8 @@ type router interface {
 	// open connects every lane, waiting as long as it takes. Lanes that are up stay as they are. hint is the address
 	// that a redirect has named, if one has.
 	open(ctx context.Context, hint string) error
+	// own gives entries that the writer has made itself to lanes; all are in one slot.
+	own(b *haul.Batch, slot uint16)
 	// dispatch gives the entries of a batch from one index to another to lanes, in order.
 	dispatch(ctx context.Context, b *haul.Batch, from, to int) error
 	// again gives items to lanes that were sent before, in order. Slots in moving are on their way between nodes.
@@ -68,6 +70,16 @@ type dispatcher struct {
 	void        bool        // what is left of this stream is not written any more: a new copy comes
 	moved       bool        // slots have moved to other lanes since then
 
+	at          haul.Position // behind the last entry that was dispatched
+	within      bool          // that is a piece of a transaction
+	settlements chan *Settlement
+	settles     map[uint16]*settling
+	finished    chan *settling // slots that the target knows it has
+	unsettled   chan struct{}  // more of some slot is to be read
+	watermark   *haul.Watermark
+	over        chan struct{} // closed when Run ends
+	one         [1]uint16     // of shardSlots
+
 	mu      sync.Mutex
 	lanes   []*lane
 	counts  map[string]int64
@@ -98,6 +110,12 @@ func newDispatcher(cfg Config) *dispatcher {
 		dbs:     map[int32]bool{0: true},
 		runIDs:  make(map[string]bool),
 		applied: cfg.Applied,
+
+		settlements: make(chan *Settlement),
+		settles:     make(map[uint16]*settling),
+		finished:    make(chan *settling, command.Slots),
+		unsettled:   make(chan struct{}, 1),
+		over:        make(chan struct{}),
 	}
 	for _, id := range cfg.RunIDs {
 		d.runIDs[id] = true
@@ -137,8 +155,10 @@ func knowsPXAT(n topology.Node) bool {
 // Run implements haul.Writer.
 func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	ctx, cancel := context.WithCancel(ctx)
-	d.group, d.runCtx = &errgroup.Group{}, ctx
+	d.group, d.runCtx, d.watermark = &errgroup.Group{}, ctx, in.Watermark
 	defer d.errlog.close()
+	defer d.abandonAll()
+	defer close(d.over)
 	if d.cfg.Source != nil {
 		defer d.cfg.Source.Close()
 	}
@@ -149,9 +169,14 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	}
 	d.opened = true
 	d.setReady(true)
-	tick := time.NewTicker(markEvery)
+	tick, soon := time.NewTicker(markEvery), time.NewTicker(settleAgain)
 	defer tick.Stop()
+	defer soon.Stop()
 	for {
+		settling := soon.C
+		if len(d.settles) == 0 {
+			settling = nil
+		}
 		select {
 		case b, ok := <-in.Batches():
 			if !ok {
@@ -168,6 +193,18 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 			if err := d.recover(ctx); err != nil {
 				return err
 			}
+		case s := <-d.settlements:
+			if err := d.beginSettling(ctx, s); err != nil {
+				return err
+			}
+		case <-d.unsettled:
+			if err := d.settleOn(ctx); err != nil {
+				return err
+			}
+		case s := <-d.finished:
+			d.settled(s)
+		case <-settling:
+			d.caughtUp()
 		case <-tick.C:
 			d.mark(in.Watermark.Stream())
 		case err := <-d.dead:
@@ -187,6 +224,7 @@ func (d *dispatcher) phase(b *haul.Batch) {
 	d.void = d.void && !b.Snapshot
 	switch {
 	case b.Snapshot && d.applied != nil:
+		d.abandonAll()
 		d.applied, d.resumed, d.markedAt = nil, 0, haul.Position{}
 		d.replayUntil.Store(0)
 		for _, l := range d.lanes {
@@ -213,6 +251,9 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 	if d.cfg.Shard != nil {
 		if err := d.passOver(ctx, b); err != nil {
 			return err
+		}
+		if last := len(b.Entries) - 1; !b.Snapshot && last >= 0 {
+			defer func(at haul.Position, within bool) { d.at, d.within = at, within }(b.End, b.Entries[last].Resume != b.Entries[last].End)
 		}
 	}
 	dropped := 0

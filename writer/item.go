@@ -61,6 +61,8 @@ const (
 	opPing
 	opTimeout // CONFIG GET timeout
 	opMark
+	opTouch // a write that leaves nothing behind
+	opWait  // WAIT
 
 	// a transaction of keyhaul's own, with a fence
 	opMulti
@@ -77,7 +79,7 @@ func (k opKind) queued() bool { return k == opMulti || k == opBody || k == opBod
 // acknowledged.
 func (o *op) rest() (items []item, acked int) {
 	switch o.kind {
-	case opSelect, opPing, opTimeout, opMark, opMulti, opBodyDB, opExec, opDiscard:
+	case opSelect, opPing, opTimeout, opMark, opTouch, opWait, opMulti, opBodyDB, opExec, opDiscard:
 		return nil, 0
 	case opEntries:
 		answered := uint32(o.total - o.left)

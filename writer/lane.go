@@ -26,32 +26,35 @@ type lane struct {
 	wake chan struct{}
 
 	local  []item // the dispatcher's, before it pushes them
+	had    int    // the dispatcher's: entries of a batch that the node has, before it completes them
 	served bool   // the dispatcher's: it was connected once
 	fresh  bool   // the dispatcher's: it was connected anew since fences were read
 	id     int64  // the dispatcher's: the target's number of the connection; 0 if unknown
 	runID  string // the dispatcher's: of the server that it was connected to
+	holder string // the dispatcher's: what that server holds, see checkpoint.Holder
 
-	mu      sync.Mutex
-	conn    *resp.Conn    // nil while down
-	over    chan struct{} // of the last connection: closed when its goroutines have ended
-	pending ring[item]    // not yet taken by the writing goroutine
-	taken   []item        // taken, of which those before pushed are in flight
-	pushed  int
-	flight  ring[op]
-	reading bool              // the oldest op was taken out of flight, and is not answered in full
-	partial op                // that op, once the lane is down
-	held    bool              // nothing more may be taken
-	busy    bool              // the writing goroutine works on what it has taken
-	open    bool              // a transaction is begun, and not executed
-	execs   int               // transactions in flight that are executed
-	mark    *checkpoint.Fence // to be written
-	marked  string            // the key of it
-	failed  []item
-	cause   *failure  // the worst of those
-	repeats int64     // how many of those are applied already
-	due     time.Time // since when a reply has been due
-	ping    bool
-	ask     bool
+	mu       sync.Mutex
+	conn     *resp.Conn    // nil while down
+	over     chan struct{} // of the last connection: closed when its goroutines have ended
+	pending  ring[item]    // not yet taken by the writing goroutine
+	taken    []item        // taken, of which those before pushed are in flight
+	pushed   int
+	flight   ring[op]
+	reading  bool              // the oldest op was taken out of flight, and is not answered in full
+	partial  op                // that op, once the lane is down
+	held     bool              // nothing more may be taken
+	busy     bool              // the writing goroutine works on what it has taken
+	open     bool              // a transaction is begun, and not executed
+	execs    int               // transactions in flight that are executed
+	mark     *checkpoint.Fence // to be written
+	marked   string            // the key of it
+	failed   []item
+	cause    *failure  // the worst of those
+	repeats  int64     // how many of those are applied already
+	due      time.Time // since when a reply has been due
+	replicas replicas
+	ping     bool
+	ask      bool
 
 	// owned by the reading goroutine, and by the dispatcher while the lane is quiet
 	failing bool
@@ -76,6 +79,7 @@ type lane struct {
 	reconnects atomic.Int64
 	redirects  atomic.Int64
 	stalled    atomic.Bool // a wait for a reply is shown
+	few        atomic.Bool // a wait for replicas is shown
 }
 
 // failure is why entries could not be written.
@@ -129,6 +133,7 @@ func (l *lane) begin(conn *resp.Conn) {
 	l.conn = conn
 	l.over = make(chan struct{})
 	l.held = false
+	l.replicas.begun()
 	l.mu.Unlock()
 }
 
@@ -154,6 +159,7 @@ func (l *lane) serve(ctx context.Context, conn *resp.Conn) {
 	closer()
 	_ = conn.Close()
 	l.answered()
+	l.sayReplicas(int64(l.d.cfg.WaitReplicas)) // nothing is asked at the moment
 	l.state.Store("closed")
 	l.mu.Lock()
 	l.conn = nil
@@ -177,7 +183,7 @@ func (l *lane) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.pending.len() == 0 && !l.busy && !l.open && l.pushed == len(l.taken) && !l.waiting() && len(l.failed) == 0 && l.gate.empty() &&
-		l.mark == nil
+		l.mark == nil && len(l.replicas.kept) == 0
 }
 
 // waiting reports whether replies are due. The lane must be locked.
@@ -226,7 +232,7 @@ func (l *lane) collect(s *setback) {
 		}
 		rest, acked := o.rest()
 		if acked > 0 {
-			o.batch.Done(acked)
+			l.doneLocked(o.batch, acked)
 		}
 		s.rest = append(s.rest, rest...)
 		s.unacked += int64(o.count) - int64(acked) - int64(o.bad)

@@ -61,6 +61,7 @@ func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
 		l.controls(o, t)
 		sent, err := l.deliver(o, t, &current)
 		if err == nil {
+			l.askReplicas(o)
 			err = o.flush()
 		}
 		if err != nil {
@@ -170,6 +171,7 @@ func (l *lane) launch(ops []op, current int) {
 	}
 	for i := range ops {
 		l.flight.push(ops[i])
+		l.replicas.launched(&ops[i])
 		switch ops[i].kind {
 		case opMulti:
 			l.open = true

@@ -156,6 +156,12 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 	case opDiscard:
 		l.discarded()
 	case opPing: // any reply proves life
+	case opTouch:
+		l.touchReply(o, b)
+	case opWait:
+		if err := l.waitReply(b); err != nil {
+			return true, err
+		}
 	case opMark:
 		if isError {
 			l.markRefused(errorOf(b))
@@ -197,7 +203,7 @@ func (l *lane) account(o *op) {
 	if n := int(o.count - o.bad); o.batch != nil && n > 0 {
 		l.acked.Add(int64(n))
 		l.d.progress()
-		o.batch.Done(n)
+		l.done(o.batch, n)
 	}
 }
 

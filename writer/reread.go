@@ -18,6 +18,9 @@ type KeyReader interface {
 	// says that the source does not let them be read, and haul.ErrSuperseded that a new copy comes; after any other
 	// error a later try may succeed.
 	ReadKeys(ctx context.Context, from int64, keys []haul.KeyName) ([]haul.Value, int64, error)
+	// SlotKeys returns the keys of a slot that the source, a node of a cluster, has at an offset of its stream, in the
+	// same way.
+	SlotKeys(ctx context.Context, from int64, slot uint16) ([]haul.KeyName, int64, error)
 	Close()
 }
 

@@ -46,10 +46,10 @@ func (d *dispatcher) appliedTo(slot uint16) int64 {
 	return d.applied[slot]
 }
 
-// alreadyApplied completes entries that the target has.
-func (d *dispatcher) alreadyApplied(b *haul.Batch, n int) {
+// alreadyApplied completes entries that the node of a lane has.
+func (d *dispatcher) alreadyApplied(l *lane, b *haul.Batch, n int) {
 	d.count("already_applied", int64(n))
-	b.Done(n)
+	l.complete(b, n)
 }
 
 // skipApplied drops those entries of a batch that a standalone target has, and returns their number.
@@ -178,6 +178,7 @@ func (d *dispatcher) refence(ctx context.Context) error {
 			continue
 		}
 		l.fresh = false
+		l.touch() // what its fences say may have been written by others
 		if !d.exact() || d.applied == nil {
 			continue
 		}
@@ -232,6 +233,18 @@ func (d *dispatcher) known(l *lane, node topology.Node) error {
 	}
 	d.runIDs[node.RunID] = true
 	return nil
+}
+
+// hold notes on the target whom it is going to write to.
+func (d *dispatcher) hold(ctx context.Context, lanes []*lane) error {
+	if d.cfg.Store == nil {
+		return nil
+	}
+	var holders []string
+	for _, l := range lanes {
+		holders = append(holders, l.holder)
+	}
+	return d.cfg.Store.Hold(ctx, holders)
 }
 
 // evict makes sure that bytes of the lane's last connection, if the server still holds any, are not executed later.

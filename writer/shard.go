@@ -18,50 +18,101 @@ type Shard interface {
 	Moved(ctx context.Context, slots []uint16) error
 }
 
-// passOver takes out what is in slots that are not the link's.
+// passOver takes out what is in slots that are not the link's, or in what was read when a slot was settled.
 func (d *dispatcher) passOver(ctx context.Context, b *haul.Batch) error {
-	var moved []uint16
-	note := func(slots ...uint16) {
-		for _, s := range slots {
-			if !d.cfg.Shard.Mine(s) && !slices.Contains(moved, s) {
-				moved = append(moved, s)
-			}
-		}
-	}
-	var gone []int
-	for i := range b.Entries {
-		e := &b.Entries[i]
-		if e.Drop != haul.DropNone || d.has(b, e) {
+	for {
+		p := passing{d: d, b: b}
+		again, err := p.decide(ctx)
+		if again && err == nil {
 			continue
 		}
-		if slot, ok := singleSlot(b, e); ok {
-			if !d.cfg.Shard.Mine(slot) {
-				note(slot)
-				gone = append(gone, i)
-			}
-			continue
+		if err == nil && len(p.moved) > 0 {
+			err = d.cfg.Shard.Moved(ctx, p.moved)
 		}
-		slots, _, err := entrySlots(b, e)
-		if err != nil { // it concerns every node, or nobody knows its keys
-			continue
-		}
-		if foreign := d.foreign(slots); foreign == len(slots) && foreign > 0 {
-			gone = append(gone, i)
-		} else if foreign > 0 && !d.passOverPart(b, e, note) {
-			gone = append(gone, i)
-			continue
-		}
-		note(slots...)
-	}
-	if len(moved) > 0 {
-		if err := d.cfg.Shard.Moved(ctx, moved); err != nil {
+		if err != nil {
 			return err
 		}
+		for _, i := range p.gone {
+			b.Entries[i].Drop = haul.DropMoved
+		}
+		for _, i := range p.covered {
+			b.Entries[i].Drop = haul.DropCovered
+		}
+		return nil
 	}
-	for _, i := range gone {
-		b.Entries[i].Drop = haul.DropMoved
+}
+
+// passing is what passOver finds in a batch.
+type passing struct {
+	d             *dispatcher
+	b             *haul.Batch
+	gone, covered []int    // entries
+	moved         []uint16 // slots
+}
+
+// decide looks at each entry. With again it has to look once more, because keys were read that earlier ones have to do
+// with.
+func (p *passing) decide(ctx context.Context) (again bool, err error) {
+	d, b := p.d, p.b
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		if e.Drop != haul.DropNone || e.End <= d.resumed && d.has(b, e) {
+			continue
+		}
+		slots, ok := d.shardSlots(b, e)
+		if !ok { // it concerns every node, or nobody knows its keys
+			continue
+		}
+		if s := d.settlingOf(slots); s != nil {
+			all, again, err := d.coverEntry(ctx, s, b, e)
+			if again || err != nil {
+				return again, err
+			}
+			if all {
+				p.covered = append(p.covered, i)
+			}
+			continue
+		}
+		foreign := d.foreign(slots)
+		if foreign == 0 {
+			continue
+		}
+		if foreign == len(slots) || !p.part(e) {
+			p.gone = append(p.gone, i)
+		}
+		p.note(slots)
 	}
-	return nil
+	return false, nil
+}
+
+// note notes those slots that are not the link's.
+func (p *passing) note(slots []uint16) {
+	for _, s := range slots {
+		if !p.d.cfg.Shard.Mine(s) && !slices.Contains(p.moved, s) {
+			p.moved = append(p.moved, s)
+		}
+	}
+}
+
+// part takes those commands out of a transaction whose slots are not the link's. It reports false where that cannot be: then
+// all of the entry goes.
+func (p *passing) part(e *haul.Entry) bool {
+	if e.Kind != haul.KindTransaction {
+		return false
+	}
+	cmds := p.b.CommandsOf(e)
+	for i := range cmds {
+		slots, err := slotsOf(p.b, &cmds[i])
+		if err != nil {
+			continue
+		}
+		foreign := p.d.foreign(slots)
+		if foreign > 0 && foreign < len(slots) {
+			return false
+		}
+		cmds[i].Skip = cmds[i].Skip || foreign > 0
+	}
+	return true
 }
 
 // foreign counts the slots that are not the link's.
@@ -74,28 +125,34 @@ func (d *dispatcher) foreign(slots []uint16) (n int) {
 	return n
 }
 
-// passOverPart takes those commands out of a transaction whose slots are not the link's. It reports false where a command
-// has slots of both kinds: then all of the entry's slots count as moved, by what it notes.
-func (d *dispatcher) passOverPart(b *haul.Batch, e *haul.Entry, note func(...uint16)) bool {
-	if e.Kind != haul.KindTransaction {
-		return false
+// shardSlots returns the slots of an entry, if they can be told.
+func (d *dispatcher) shardSlots(b *haul.Batch, e *haul.Entry) ([]uint16, bool) {
+	if slot, ok := singleSlot(b, e); ok {
+		d.one[0] = slot
+		return d.one[:], true
 	}
-	cmds := b.CommandsOf(e)
+	slots, _, err := entrySlots(b, e)
+	return slots, err == nil
+}
+
+// coverEntry takes those commands out of an entry that are in what was read of its slot, and reports whether all are.
+func (d *dispatcher) coverEntry(ctx context.Context, s *settling, b *haul.Batch, e *haul.Entry) (all, again bool, err error) {
+	cmds, left := b.CommandsOf(e), 0
 	for i := range cmds {
-		slots, err := slotsOf(b, &cmds[i])
-		if err != nil {
+		if cmds[i].Skip {
 			continue
 		}
-		foreign := d.foreign(slots)
-		if foreign > 0 && foreign < len(slots) {
-			return false
+		covered, again, err := d.cover(ctx, s, b, e, &cmds[i])
+		if again || err != nil {
+			return false, again, err
 		}
-		if foreign > 0 {
+		if covered {
 			cmds[i].Skip = true
-			note(slots...)
+		} else {
+			left++
 		}
 	}
-	return true
+	return left == 0, false, nil
 }
 
 // dispatchShard gives the entries of a batch to lanes. What empties the shard is carried out in its turn: it concerns the
@@ -127,13 +184,16 @@ func (d *dispatcher) emptyShard(ctx context.Context, it item) error {
 	if err := d.drain(ctx); err != nil {
 		return err
 	}
+	if err := d.unsettle(ctx); err != nil {
+		return err
+	}
 	cmd := &b.Commands[e.First]
 	if !d.emptied(e) {
 		if err := d.cfg.Store.FlushSlots(ctx, cmd.DB, cmd.Spec.Name == "FLUSHALL", fenceAt(b, e), d.applied); err != nil {
 			return err
 		}
 	}
-	b.Done(1)
+	d.completeEverywhere(b, 1)
 	return nil
 }
 
@@ -148,4 +208,19 @@ func (d *dispatcher) emptied(e *haul.Entry) bool {
 		}
 	}
 	return true
+}
+
+// unsettle gives up slots that are ahead of the stream, so that they are not emptied by what they have got over already:
+// they are settled anew.
+func (d *dispatcher) unsettle(ctx context.Context) error {
+	var slots []uint16
+	for slot := range d.settles {
+		slots = append(slots, slot)
+	}
+	if len(slots) == 0 {
+		return nil
+	}
+	err := d.cfg.Shard.Moved(ctx, slots)
+	d.abandonAll()
+	return err
 }

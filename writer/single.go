@@ -3,11 +3,11 @@ package writer
 import (
 	"context"
 	"errors"
-	"net"
 	"time"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
 // singles writes entries of slots that are on their way between two nodes, one at a time, each on a connection of its
@@ -70,22 +70,22 @@ func (s *singles) write(ctx context.Context, it item, slot uint16) error {
 			addr, asking = s.c.owner[slot].addr, false
 		case a.refused == nil && a.torn == nil:
 			d.backoff.Reset()
-			it.batch.Done(1)
+			s.complete(it, addr)
 			return nil
 		case a.refused == nil:
 			if d.torn(it, a.torn) {
-				it.batch.Done(1)
+				s.complete(it, addr)
 			}
 			return nil
 		default:
 			e := a.refused
 			if _, to, redirected := e.Redirect(); redirected && hops < maxHops {
-				addr, asking = reachable(to, addr), e.Code == "ASK"
+				addr, asking = topology.Complete(to, addr), e.Code == "ASK"
 				hops++
 				continue
 			}
 			if classify(e) == actData && d.existing(it, e) {
-				it.batch.Done(1)
+				s.complete(it, addr)
 				return nil
 			}
 			if classify(e) == actData && d.cfg.OnError != OnErrorHold {
@@ -105,18 +105,19 @@ func (s *singles) write(ctx context.Context, it item, slot uint16) error {
 	}
 }
 
+// complete completes an item that the node at addr has taken.
+func (s *singles) complete(it item, addr string) {
+	l := s.c.byKey[addr]
+	if l == nil { // it has no slot yet
+		s.c.d.completeEverywhere(it.batch, 1)
+		return
+	}
+	l.touch()
+	l.complete(it.batch, 1)
+}
+
 // maxHops is how many redirects are followed without a pause: nodes that disagree may send one round in circles.
 const maxHops = 5
-
-// reachable completes the address of a redirect without host: that of the node which has sent it.
-func reachable(to, from string) string {
-	if to != "" && to[0] == ':' {
-		if host, _, err := net.SplitHostPort(from); err == nil {
-			return net.JoinHostPort(host, to[1:])
-		}
-	}
-	return to
-}
 
 // hangUp gives up a connection that is broken, on which an item may have been sent without an answer.
 func (s *singles) hangUp(addr string, sent int) {

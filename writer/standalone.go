@@ -62,7 +62,7 @@ func (d *dispatcher) connectAll(ctx context.Context, lanes []*lane) error {
 		if l.up() {
 			continue
 		}
-		if err := d.connect(ctx, l); err != nil {
+		if err := d.connect(ctx, l, false); err != nil {
 			return err
 		}
 	}
@@ -80,13 +80,18 @@ func (s *standalone) dispatch(ctx context.Context, b *haul.Batch, from, to int) 
 	}
 	if applied := s.d.skipApplied(b); applied > 0 {
 		if applied == len(b.Entries) {
-			s.d.alreadyApplied(b, applied)
+			s.d.alreadyApplied(s.d.lanes[0], b, applied)
 			return nil
 		}
-		defer s.d.alreadyApplied(b, applied)
+		defer s.d.alreadyApplied(s.d.lanes[0], b, applied)
 	}
 	eachRun(b, from, to, func(first, n uint32) { l.push(item{batch: b, first: first, n: n}) })
 	return nil
+}
+
+// own implements router.
+func (s *standalone) own(b *haul.Batch, _ uint16) {
+	s.d.lanes[0].push(item{batch: b, n: uint32(len(b.Entries))})
 }
 
 // eachRun calls f for each longest run of entries that pass, from one index to another. A big one is a run of its own.
@@ -116,9 +121,9 @@ func eachRun(b *haul.Batch, from, end int, f func(first, n uint32)) {
 func (s *standalone) again(_ context.Context, items []item, _ map[uint16]bool) error {
 	left := items[:0]
 	for _, it := range items {
-		for ; it.n > 0 && s.d.applied != nil && !it.batch.Snapshot && s.d.isApplied(0, it.entry()); it.n-- {
+		for ; it.n > 0 && s.d.applied != nil && !it.batch.Snapshot && !it.batch.Own && s.d.isApplied(0, it.entry()); it.n-- {
 			it.first++
-			it.batch.Done(1)
+			s.d.lanes[0].complete(it.batch, 1)
 		}
 		if it.n > 0 {
 			left = append(left, it)

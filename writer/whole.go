@@ -66,6 +66,7 @@ func (w *wholeTx) deliver(l *lane, o *outbox, t turn, current *int) (sent bool, 
 
 func (w *wholeTx) exec(l *lane, o *outbox) {
 	o.exec(l.d.cfg.Store.Keys().Whole(), w.fence, w.flushes)
+	l.askReplicas(o)
 	*w = wholeTx{}
 }
 

@@ -72,6 +72,8 @@ type config struct {
 	DrainDeadline   time.Duration
 	ReplyTimeout    time.Duration
 
+	WaitReplicas int // of each node of the target
+
 	Keepalive keepaliveConfig
 	Buffer    bufferConfig
 	Spool     spoolConfig
@@ -154,6 +156,8 @@ func (r *resolver) config() config {
 		ConnectDeadline: r.duration("connect-deadline"),
 		DrainDeadline:   r.duration("drain-deadline"),
 		ReplyTimeout:    r.positive("reply-timeout"),
+
+		WaitReplicas: r.int("wait-replicas", 0, 100),
 
 		Keepalive: keepaliveConfig{Enabled: r.bool("keepalive.enabled"), Interval: r.duration("keepalive.interval")},
 		Buffer:    bufferConfig{MaxBytes: r.bytes("buffer.max-bytes", 1<<20)},

@@ -63,6 +63,9 @@ func (l *link) follow(ctx context.Context) error {
 		if err := l.store.Complete(ctx, st); err != nil {
 			return err
 		}
+		if l.ends.target.Cluster && st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming {
+			l.level(ctx, st)
+		}
 		if len(st.Refusals) > 0 {
 			if err := l.listRefusals(ctx, st); err != nil {
 				return err
@@ -81,6 +84,9 @@ func (l *link) follow(ctx context.Context) error {
 		l.ran = true
 		l.monitor.watch(l.name, h.Reader, h.Writer)
 		err = h.Run(ctx)
+		if l.shard != nil {
+			l.shard.ended()
+		}
 		book.close()
 		h.Channel.Leave()
 		l.began = l.store.Record()
@@ -90,6 +96,14 @@ func (l *link) follow(ctx context.Context) error {
 			continue
 		}
 		return err
+	}
+}
+
+// level gives each node of the target the mark that reading goes on from, and removes others, which slots have taken
+// along. Where it cannot be written now, in a slot that is being migrated say, the writer does it later.
+func (l *link) level(ctx context.Context, st *checkpoint.State) {
+	if err := l.store.Mark(ctx, checkpoint.Fence{Generation: st.Record.Generation, At: st.Base}); err != nil {
+		l.log.Warn().Err(err).Msg("the marks on the target are written later")
 	}
 }
 
@@ -170,7 +184,7 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 		ErrorsLog: l.state.file("errors.log"), SnapshotLanes: lanes,
 		NoTransactions: l.ends.noTransactions != nil, Exact: cfg.Delivery == exactlyOnce, Store: l.store, Lease: l.lease, Applied: applied, Ahead: st.Ahead, RunIDs: runIDs, ReplayUntil: replayUntil,
 		Grace: time.Duration(book.first.Grace) * time.Millisecond, PutOff: putOff, ImportSource: book.first.Import,
-		ReplyTimeout: cfg.ReplyTimeout, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
+		ReplyTimeout: cfg.ReplyTimeout, WaitReplicas: cfg.WaitReplicas, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
 		Waits: l.waits, Log: l.log,
 	}
 	if l.shard != nil {
@@ -183,7 +197,7 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 		Reader: psync, Writer: writer.New(to), Channel: l.channel(), DrainDeadline: cfg.DrainDeadline,
 	}
 	if l.shard != nil {
-		l.shard.begins(h.Reader)
+		l.shard.begins(h)
 	}
 	return h, book, nil
 }

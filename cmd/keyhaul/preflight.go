@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,7 @@ type ends struct {
 	shards   int
 	sourceDB []int  // databases of the source that hold keys
 	evicts   string // how a primary of the target may evict keys; empty if none does
+	replicas int    // of the primary of the target that has the fewest
 
 	noTransactions error // why the target, which is no cluster, takes no transaction over several keys; nil if it does
 }
@@ -134,7 +136,7 @@ func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, n
 
 // look finds the target's primaries and what they hold.
 func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
-	e.keys, e.sourceDB, e.evicts, e.shards = 0, nil, "", 1
+	e.keys, e.sourceDB, e.evicts, e.shards, e.replicas = 0, nil, "", 1, math.MaxInt
 	for _, node := range e.sources() {
 		for db := range node.Keyspace {
 			if !slices.Contains(e.sourceDB, db) {
@@ -173,6 +175,7 @@ func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 				"source and target (%s) are one server, or one replicates the other", addr)
 		}
 		e.keys += node.Keys()
+		e.replicas = min(e.replicas, node.Replicas)
 		if node.MaxMemory > 0 && node.MaxMemoryPolicy != "" && node.MaxMemoryPolicy != "noeviction" {
 			e.evicts = node.MaxMemoryPolicy
 		}
@@ -270,6 +273,13 @@ func (e *ends) mayBegin(ctx context.Context, cfg config, target *topology.Dialer
 			"say what to do with them: --existing flush (delete them first), replace (overwrite keys of the same name), or skip (keep them)",
 			"the target %s holds %d keys already", cfg.Target, e.keys)
 	}
+	if cfg.WaitReplicas > 0 {
+		for _, addr := range e.primary {
+			if err := mayWait(ctx, target, addr); err != nil {
+				return err
+			}
+		}
+	}
 	if cfg.Delivery != exactlyOnce {
 		return nil
 	}
@@ -287,6 +297,15 @@ func (e *ends) mayBegin(ctx context.Context, cfg config, target *topology.Dialer
 		}
 	}
 	return nil
+}
+
+// fewReplicas names a lack of replicas that will be waited for; empty if there is none.
+func (e *ends) fewReplicas(cfg config) string {
+	if e.replicas >= cfg.WaitReplicas {
+		return ""
+	}
+	return fmt.Sprintf("a node of the target has %d replicas, and --wait-replicas asks for %d: nothing counts as applied there until it has them",
+		e.replicas, cfg.WaitReplicas)
 }
 
 // plan says what is going to happen.
@@ -324,11 +343,15 @@ func (e *ends) plan(cfg config, st *checkpoint.State) []string {
 	if e.survey != nil {
 		from = fmt.Sprintf("a cluster of %d primaries", len(e.survey.Shards))
 	}
-	return []string{
+	lines := []string{
 		fmt.Sprintf("source  %s: %s %s, %s, %d keys in databases %v, %d MB used", cfg.Source, e.source.Product, e.source.Version, from,
 			keys, e.sourceDB, memory>>20),
 		fmt.Sprintf("target  %s: %s %s, %s, %s", cfg.Target, e.target.Product, e.target.Version, mode, existing),
 		fmt.Sprintf("haul    %q: %s, %s; delivery %s; on error %s; on lost history %s; deadlines by the %s's clock", cfg.Name, does, end,
 			cfg.Delivery, cfg.OnError, cfg.OnLostHistory, cfg.ExpiryMode),
 	}
+	if cfg.WaitReplicas > 0 {
+		lines = append(lines, fmt.Sprintf("        applied is what %d replicas of each node have", cfg.WaitReplicas))
+	}
+	return lines
 }

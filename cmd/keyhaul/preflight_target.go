@@ -78,3 +78,18 @@ func mayEvict(ctx context.Context, target *topology.Dialer, addr string) error {
 	}
 	return nil
 }
+
+// mayWait makes sure that the target's user may wait for replicas.
+func mayWait(ctx context.Context, target *topology.Dialer, addr string) error {
+	c, err := target.Open(ctx, addr)
+	if err != nil {
+		return nil //nolint:nilerr // it shows itself again when it matters
+	}
+	defer c.Close() //nolint:errcheck // only asked
+	_, err = c.Do(ctx, questionTimeout, "WAIT", "0", "1")
+	if refused := (*resp.Error)(nil); errors.As(err, &refused) {
+		return haul.Errorf(haul.ExitRefused, "let the target's user run it (ACL SETUSER … +wait), or leave --wait-replicas out",
+			"--wait-replicas needs WAIT on the target %s: %w", addr, refused)
+	}
+	return nil
+}

@@ -26,6 +26,8 @@ type shard struct {
 	id     string    // replication id of the history that is followed; empty before the first full sync
 	orphan time.Time // since when no primary has that history
 	reader haul.Reader
+	haul   *haul.Haul       // the pipeline that runs; nil between two
+	early  topology.SlotSet // the link's already, and the target does not know yet
 }
 
 // orphanPatience is how long a failover may take before a history that no primary has counts as lost.
@@ -118,22 +120,33 @@ func (l *shard) successor(v *survey) (addr string, ok bool) {
 func (l *shard) open(book *ledger) {
 	first := l.all.first
 	book.first.Began, book.first.Grace, book.first.Import = first.Began, first.Grace, first.Import
-	book.slots, book.streaming = l.mySlots, l.all.streaming
+	book.slots, book.streaming = l.known, l.all.streaming
 }
 
 // begins hears of a new pipeline of the link.
-func (l *shard) begins(r haul.Reader) {
+func (l *shard) begins(h *haul.Haul) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.reader = r
+	l.reader, l.haul = h.Reader, h
+}
+
+// ended hears that the pipeline has ended.
+func (l *shard) ended() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.haul = nil
+}
+
+// running returns the pipeline that runs; nil if none does.
+func (l *shard) running() *haul.Haul {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.haul
 }
 
 // streaming hears that a link's snapshot is on the target: with the last of them, the copy is whole.
 func (s *shards) streaming(ctx context.Context) error {
-	s.mu.Lock()
-	links := append([]*shard(nil), s.links...)
-	s.mu.Unlock()
-	for _, l := range links {
+	for _, l := range s.all() {
 		if l.store.Record().Phase != checkpoint.PhaseStreaming {
 			return nil
 		}

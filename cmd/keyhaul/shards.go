@@ -29,6 +29,8 @@ type shards struct {
 
 	first checkpoint.Record // what the records of links begin with
 
+	notBefore time.Time // are slots settled again; of the goroutine that supervises
+
 	moving sync.Mutex // held while slots are taken from links, until their records say so
 
 	mu      sync.Mutex
@@ -274,6 +276,13 @@ func (s *shards) newShard(name string) *shard {
 	})
 	l.store.Guard(s.lease)
 	return l
+}
+
+// all returns the links that there are now.
+func (s *shards) all() []*shard {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.links)
 }
 
 // window is what a link's spool keeps in memory.

@@ -30,6 +30,9 @@ func (s *shards) supervise(over, ctx context.Context) {
 		if err == nil {
 			err = s.compare(ctx, v)
 		}
+		if err == nil {
+			err = s.settle(over, v)
+		}
 		switch {
 		case over.Err() != nil:
 			return
@@ -43,15 +46,8 @@ func (s *shards) supervise(over, ctx context.Context) {
 
 // compare compares what the source says with what the links have.
 func (s *shards) compare(ctx context.Context, v *survey) error {
-	s.mu.Lock()
-	links := append([]*shard(nil), s.links...)
-	s.mu.Unlock()
-	at := make(map[string]*shard) // by the address of the primary
-	for _, l := range links {
-		if addr, ok := v.heir(l.history()); ok {
-			at[addr] = l
-		}
-	}
+	links := s.all()
+	at := v.linksOf(links)
 	for _, sh := range v.Shards {
 		if node, ok := v.nodes[sh.Primary]; ok && at[sh.Primary] == nil && s.isNew(links, sh.Primary) {
 			l, err := s.adopt(ctx, sh.Primary, node)
@@ -77,6 +73,17 @@ func (s *shards) compare(ctx context.Context, v *survey) error {
 		}
 	}
 	return nil
+}
+
+// linksOf returns the links by the addresses of the primaries that they are about.
+func (v *survey) linksOf(links []*shard) map[string]*shard {
+	at := make(map[string]*shard)
+	for _, l := range links {
+		if addr, ok := v.heir(l.history()); ok {
+			at[addr] = l
+		}
+	}
+	return at
 }
 
 // isNew reports whether a primary that no link is about is a shard of its own: none that has lost its history has its
@@ -128,10 +135,7 @@ func (s *shards) release(ctx context.Context, slots []uint16) error {
 			s.slots.Give(slot, 0)
 		}
 	}
-	s.mu.Lock()
-	links := append([]*shard(nil), s.links...)
-	s.mu.Unlock()
-	for _, l := range links {
+	for _, l := range s.all() {
 		if losers[l.number] {
 			if err := l.saveSlots(ctx); err != nil {
 				return err
@@ -149,5 +153,5 @@ func (l *shard) saveSlots(ctx context.Context) error {
 	if l.store.Record().Generation == 0 {
 		return nil
 	}
-	return l.store.Update(ctx, func(r *checkpoint.Record) { r.Slots = l.mySlots() })
+	return l.store.Update(ctx, func(r *checkpoint.Record) { r.Slots = l.known() })
 }

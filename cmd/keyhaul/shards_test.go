@@ -230,3 +230,58 @@ func (s *shardsTrial) reads(r report, addr string) bool {
 	}
 	return false
 }
+
+// TestShardsReshard moves slots between the shards of the source under load, back and forth.
+func TestShardsReshard(t *testing.T) {
+	for _, target := range []int{3, 0} {
+		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
+			s := newShardsTrial(t, rt.ClusterOptions{}, target)
+			s.begin()
+			s.reshard(20 * rounds())
+			r := s.equal()
+			if all := r.overall(); all.FullSyncs != 3 {
+				t.Errorf("%d full copies", all.FullSyncs)
+			}
+			t.Logf("%v", r.Target.Counts)
+		})
+	}
+}
+
+// reshard moves so many slots that hold keys from the first primary of the source to the second, some of them back, and
+// some on to the third. Slots are written while they are open.
+func (s *shardsTrial) reshard(n int) {
+	s.t.Helper()
+	p := s.from.Primaries()
+	slots := s.filledSlots(p[0], n)
+	open := func() { pause(1e6, 20e6) }
+	for i, slot := range slots {
+		s.from.MoveSlotWhile(slot, p[0], p[1], open)
+		switch i % 4 {
+		case 1:
+			s.from.MoveSlotWhile(slot, p[1], p[0], open)
+		case 2:
+			s.from.MoveSlotWhile(slot, p[1], p[2], open)
+		case 3:
+			s.from.MoveSlotWhile(slot, p[1], p[0], nil)
+			s.from.MoveSlotWhile(slot, p[0], p[1], open)
+		}
+	}
+	s.from.WaitOK()
+}
+
+// filledSlots returns slots of a primary in which there are keys.
+func (s *shardsTrial) filledSlots(p *rt.Server, n int) []int {
+	s.t.Helper()
+	seen := make(map[int]bool)
+	var slots []int
+	for _, key := range p.MustDo("KEYS", "*").Array {
+		if slot := rt.Slot(key.Text); !seen[slot] && len(slots) < n {
+			seen[slot] = true
+			slots = append(slots, slot)
+		}
+	}
+	if len(slots) < n {
+		s.t.Fatalf("only %d slots hold keys", len(slots))
+	}
+	return slots
+}

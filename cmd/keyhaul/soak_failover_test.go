@@ -2,89 +2,207 @@ package main
 
 import (
 	"fmt"
-	"regexp"
-	"slices"
-	"strconv"
 	"testing"
 	"time"
 
+	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
 	rt "github.com/keyhaul/keyhaul/internal/redistest"
 )
 
-// TestSoakSourceFailover: the source is failed over again and again under 10,000 writes a second. Nothing is copied anew,
-// unless keyhaul has read what the promoted server lacks.
-func TestSoakSourceFailover(t *testing.T) {
-	t.Parallel()
-	kinds := map[string]func(f *family){
-		"handed over": (*family).handOver,
-		"killed": func(f *family) {
-			f.kill9()
-			f.comeBack()
-		},
+// failovers is how many of them a test needs.
+func failovers() int {
+	if rounds() >= longRounds {
+		return 20
 	}
-	for by, sentinels := range map[string]bool{"addresses": false, "sentinels": true} {
-		for kind, fault := range kinds {
-			t.Run("by "+by+", "+kind, func(t *testing.T) {
-				t.Parallel()
-				f := newFamily(t, setup{rate: 10_000}, sentinels)
-				if !f.source.Version.AtLeast(6, 2) {
-					t.Skip("it has no FAILOVER")
-				}
-				f.startLoad()
-				f.start()
-				f.streams()
-				var took []time.Duration
-				for range slowRounds() {
-					pause(500*time.Millisecond, 1500*time.Millisecond)
-					d, lost := f.survives(func() { fault(f) })
-					if lost {
-						t.Logf("round %d: keyhaul was ahead of the promoted server", len(took))
-						return
-					}
-					took = append(took, d)
-				}
-				f.followed()
-				slices.Sort(took)
-				t.Logf("%d failovers; entries flowed again after %v, at most %v", len(took), took[len(took)/2], took[len(took)-1])
-			})
-		}
+	return 3
+}
+
+// TestSoakFailover: a primary of the target dies under load and its replica takes over, again and again.
+func TestSoakFailover(t *testing.T) {
+	t.Parallel()
+	for name, kind := range map[string]struct {
+		flags  []string
+		before func(s *trial, primary, replica *rt.Server)
+	}{
+		"waiting for replicas": {[]string{"--wait-replicas", "1"}, func(*trial, *rt.Server, *rt.Server) {}},
+		"not waiting":          {nil, func(*trial, *rt.Server, *rt.Server) {}},
+		"behind":               {nil, (*trial).leaveBehind},
+		"behind, waiting":      {[]string{"--wait-replicas", "1"}, (*trial).holdBack},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newTrial(t, setup{cluster: true, replica: true, flags: kind.flags})
+			s.startLoad()
+			s.start()
+			for range failovers() {
+				primary, replica := s.shard()
+				s.strike(func() {
+					kind.before(s, primary, replica)
+					s.failOver(primary, replica, kind.flags != nil)
+				})
+				s.inStep(primary)
+			}
+			s.equal(1)
+		})
 	}
 }
 
-var behindOffset = regexp.MustCompile(`cannot continue behind offset (\d+)`)
-
-// survives does a fault and returns how long it took, from its beginning, until keyhaul has applied what was written
-// behind the promotion; or lost, if keyhaul has ended because it had read more than the promoted server has.
-func (f *family) survives(fault func()) (took time.Duration, lost bool) {
-	f.t.Helper()
-	began := time.Now()
-	fault()
-	f.source.MustDo("INCR", "since the fault")
-	at := f.source.Offset()
-	rt.Eventually(f.t, patience, func() error {
-		select {
-		case <-f.keyhaul.ended:
-			lost = true
-			return nil
-		default:
-		}
-		l, _, err := f.look(f.keyhaul)
-		if err == nil && l.Applied < at {
-			err = fmt.Errorf("applied up to %d of %d", l.Applied, at)
-		}
-		return err
-	})
-	if lost {
-		f.keyhaul.exit(haul.ExitHistoryLost)
-		has := f.source.Number("replication", "second_repl_offset") - 1
-		said := behindOffset.FindStringSubmatch(f.keyhaul.stderr())
-		if said == nil {
-			f.t.Fatal("no word of the offset")
-		}
-		if read, _ := strconv.ParseInt(said[1], 10, 64); read <= has { // digits, by the expression
-			f.t.Errorf("the history was given up, though %d was read and the promoted server has up to %d", read, has)
+// shard returns a primary that has slots, and its replica.
+func (s *trial) shard() (primary, replica *rt.Server) {
+	s.t.Helper()
+	primary = s.whole.NodeFor(rt.Slot(fmt.Sprint(s.counted)))
+	for _, node := range s.nodes {
+		if info := node.Info("replication"); info["role"] == "slave" && info["master_port"] == fmt.Sprint(primary.Port) {
+			return primary, node
 		}
 	}
-	return time.Since(began), lost
+	s.t.Fatalf("%s has no replica", primary.Addr)
+	return nil, nil
+}
+
+// cutReplica ends the replication of a primary and keeps it from beginning again.
+func cutReplica(primary, replica *rt.Server) {
+	primary.MustDo("ACL", "SETUSER", "default", "-psync", "-sync")
+	primary.MustDo("CLIENT", "KILL", "TYPE", "replica")
+}
+
+// leaveBehind has the target acknowledge what the replica will not have when it is promoted.
+func (s *trial) leaveBehind(primary, replica *rt.Server) {
+	s.t.Helper()
+	cutReplica(primary, replica)
+	has := s.markOn(replica)
+	rt.Eventually(s.t, patience, func() error {
+		if on := s.markOn(primary); on <= has {
+			return fmt.Errorf("the mark on the primary is at %d, on its replica at %d", on, has)
+		}
+		return nil
+	})
+	acknowledged := s.markOn(primary)
+	if now := s.markOn(replica); now != has {
+		s.t.Errorf("the replica's mark went from %d to %d", has, now)
+	}
+	s.until(s.keyhaul, "acknowledged", func(l haul.LinkStatus) bool { return l.Applied >= acknowledged })
+	s.t.Logf("the replica lacks at least %d bytes of the stream that were acknowledged", acknowledged-has)
+}
+
+// holdBack expects that nothing counts as applied that the replica does not have.
+func (s *trial) holdBack(primary, replica *rt.Server) {
+	s.t.Helper()
+	cutReplica(primary, replica)
+	who := "replicas of target " + primary.Addr
+	rt.Eventually(s.t, patience, func() error {
+		_, r, err := s.look(s.keyhaul)
+		for _, w := range r.Waiting {
+			if w.Who == who {
+				return nil
+			}
+		}
+		return fmt.Errorf("no word of %s: %+v, %w", who, r.Waiting, err)
+	})
+	first, _, err := s.look(s.keyhaul)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.until(s.keyhaul, "goes on reading", func(l haul.LinkStatus) bool { return l.Received > first.Received+10_000 })
+	last, _, err := s.look(s.keyhaul)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if last.Applied != first.Applied {
+		s.t.Errorf("applied went from %d to %d without the replica", first.Applied, last.Applied)
+	}
+	s.applied = last.Applied
+}
+
+// markOn returns the offset of the highest mark that a node has.
+func (s *trial) markOn(node *rt.Server) (at int64) {
+	s.t.Helper()
+	c := node.Dial()
+	defer c.Close()
+	ctx := s.t.Context()
+	if _, err := c.Do(ctx, patience, "READONLY"); err != nil {
+		s.t.Fatal(err)
+	}
+	keys, err := c.Do(ctx, patience, "KEYS", "keyhaul:default:mark:*")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, key := range keys.Array {
+		text, err := c.Do(ctx, patience, "GET", key.Text)
+		if err != nil || text.Null {
+			continue // it has just gone
+		}
+		f, err := checkpoint.ParseFence(text.Text)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		at = max(at, f.Applied())
+	}
+	return at
+}
+
+// failOver kills a primary and waits until its replica serves and entries flow again, and restarts it as a replica of
+// that: before they can flow, if they wait for one.
+func (s *trial) failOver(primary, replica *rt.Server, waits bool) {
+	s.t.Helper()
+	began := time.Now()
+	primary.Kill()
+	rt.Eventually(s.t, patience, func() error {
+		if role := replica.Info("replication")["role"]; role != "master" {
+			return fmt.Errorf("%s is a %s", replica.Addr, role)
+		}
+		return nil
+	})
+	promoted := time.Since(began)
+	if l, _, err := s.look(s.keyhaul); err == nil {
+		s.applied = l.Applied
+	}
+	if waits {
+		primary.Restart()
+	}
+	s.moving(s.keyhaul)
+	flows := time.Since(began)
+	s.t.Logf("promoted after %v, entries flow again after %v", promoted.Round(10*time.Millisecond), flows.Round(10*time.Millisecond))
+	if !waits {
+		primary.Restart()
+	}
+}
+
+// inStep waits until a node that was restarted is a replica that has everything, and all nodes agree.
+func (s *trial) inStep(node *rt.Server) {
+	s.t.Helper()
+	rt.Eventually(s.t, patience, func() error {
+		if info := node.Info("replication"); info["role"] != "slave" || info["master_link_status"] != "up" {
+			return fmt.Errorf("%s is a %s, its link is %s:\n%s", node.Addr, info["role"], info["master_link_status"], node.MustDo("CLUSTER", "NODES").Text)
+		}
+		return nil
+	})
+	s.whole.WaitOK()
+}
+
+// TestSoakManualFailover: primary and replica change places in agreement, under load.
+func TestSoakManualFailover(t *testing.T) {
+	t.Parallel()
+	s := newTrial(t, setup{cluster: true, replica: true})
+	s.startLoad()
+	s.start()
+	for range failovers() {
+		primary, replica := s.shard()
+		s.strike(func() {
+			began := time.Now()
+			rt.Eventually(t, patience, func() error {
+				s.whole.Failover(replica)
+				if role := replica.Info("replication")["role"]; role != "master" { // it lost another vote meanwhile
+					return fmt.Errorf("%s is a %s again", replica.Addr, role)
+				}
+				return nil
+			})
+			promoted := time.Since(began)
+			s.moving(s.keyhaul)
+			t.Logf("promoted after %v, entries flow again after %v", promoted.Round(10*time.Millisecond), time.Since(began).Round(10*time.Millisecond))
+		})
+		s.inStep(primary)
+	}
+	s.equal(1)
 }

@@ -58,6 +58,7 @@ func lasting(short, long time.Duration) time.Duration {
 // setup is what a trial begins with.
 type setup struct {
 	cluster bool              // the target is a cluster of three
+	replica bool              // each primary of that cluster has a replica
 	proxied bool              // keyhaul reaches both ends through proxies
 	source  map[string]string // lines of the source's configuration
 	target  map[string]string // and of each node of the target
@@ -71,7 +72,8 @@ type trial struct {
 	t       *testing.T
 	setup   setup
 	source  *rt.Server
-	nodes   []*rt.Server // of the target
+	nodes   []*rt.Server // of the target: first its primaries
+	whole   *rt.Cluster  // if the target is one
 	target  rt.Endpoint
 	gate    *rt.Proxy   // to the source, if proxied
 	gates   []*rt.Proxy // to the nodes of the target, if proxied
@@ -133,8 +135,12 @@ func (s *trial) startTarget() {
 		}
 		return
 	}
-	cluster := rt.StartCluster(s.t, rt.ClusterOptions{Options: options, Primaries: 3})
-	s.nodes, s.target = cluster.Nodes, cluster.Endpoint()
+	form := rt.ClusterOptions{Options: options, Primaries: 3}
+	if s.setup.replica {
+		form.Replicas = 1
+	}
+	cluster := rt.StartCluster(s.t, form)
+	s.whole, s.nodes, s.target = cluster, cluster.Nodes, cluster.Endpoint()
 	s.to = cluster.Nodes[0].URL()
 	if s.setup.proxied {
 		var addresses []string

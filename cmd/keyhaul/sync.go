@@ -140,6 +140,9 @@ func (a *app) haul(ctx context.Context) error {
 			"the target has no complete copy of a haul %q", a.cfg.Name)
 	}
 	plan := e.plan(a.cfg, st)
+	if few := e.fewReplicas(a.cfg); few != "" {
+		a.log.Warn().Msg(few)
+	}
 	if a.cfg.DryRun {
 		for _, line := range plan {
 			fmt.Println(line)

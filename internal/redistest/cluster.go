@@ -24,7 +24,9 @@ type ClusterOptions struct {
 type Cluster struct {
 	Nodes []*Server
 
-	t TB
+	t        TB
+	opts     Options
+	importer *Server // of the last slot that was moved
 }
 
 // StartCluster starts and forms a cluster, and waits until every node says that it is whole.
@@ -34,7 +36,7 @@ func StartCluster(t TB, opts ClusterOptions) *Cluster {
 	config := map[string]string{"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
 	maps.Copy(config, opts.Config)
 	opts.Config = config
-	c := &Cluster{t: t}
+	c := &Cluster{t: t, opts: opts.Options}
 	for range opts.Primaries * (1 + opts.Replicas) {
 		c.Nodes = append(c.Nodes, Start(t, opts.Options))
 	}
@@ -57,6 +59,17 @@ func StartCluster(t TB, opts ClusterOptions) *Cluster {
 	}
 	c.WaitOK()
 	return c
+}
+
+// AddPrimary starts one more node, which has no slots yet, and puts it behind the others.
+func (c *Cluster) AddPrimary() *Server {
+	c.t.Helper()
+	node := Start(c.t, c.opts)
+	c.Nodes = append(c.Nodes, node)
+	c.Nodes[0].MustDo("CLUSTER", "MEET", "127.0.0.1", node.Port)
+	c.waitKnown()
+	c.WaitOK()
+	return node
 }
 
 // addSlots assigns the slots of [first, end) to node.
@@ -92,11 +105,12 @@ func (c *Cluster) waitKnown() {
 	})
 }
 
-// WaitOK waits until every node that runs says that the cluster is whole, and all agree on who owns which slots.
+// WaitOK waits until every node that runs says that the cluster is whole, and all agree on who owns which slots and on the
+// epoch: two nodes that claim slots under one epoch would dispute them.
 func (c *Cluster) WaitOK() {
 	c.t.Helper()
 	Eventually(c.t, time.Minute, func() error {
-		var owners string
+		var owners, epoch string
 		for _, node := range c.Nodes {
 			if !node.responsive() {
 				continue
@@ -104,6 +118,11 @@ func (c *Cluster) WaitOK() {
 			info := parseInfo(node.MustDo("CLUSTER", "INFO").Text)
 			if info["cluster_state"] != "ok" || info["cluster_slots_assigned"] != strconv.Itoa(slots) {
 				return fmt.Errorf("%s: cluster_state is %s with %s slots", node.Addr, info["cluster_state"], info["cluster_slots_assigned"])
+			}
+			if mine := info["cluster_current_epoch"]; epoch == "" {
+				epoch = mine
+			} else if epoch != mine {
+				return fmt.Errorf("%s: nodes disagree on the epoch", node.Addr)
 			}
 			table, err := parseSlots(node.MustDo("CLUSTER", "SLOTS"), "127.0.0.1")
 			if err != nil {
@@ -178,35 +197,6 @@ func (c *Cluster) Do(key string, args ...any) resp.Reply {
 func (c *Cluster) MustDo(key string, args ...any) resp.Reply {
 	c.t.Helper()
 	return c.NodeFor(Slot(key)).MustDo(args...)
-}
-
-// MoveSlot moves a slot and its keys key by key, as redis-cli does: clients meet ASK and then MOVED.
-func (c *Cluster) MoveSlot(slot int, from, to *Server) {
-	c.t.Helper()
-	fromID, toID := nodeID(from), nodeID(to)
-	to.MustDo("CLUSTER", "SETSLOT", slot, "IMPORTING", fromID)
-	from.MustDo("CLUSTER", "SETSLOT", slot, "MIGRATING", toID)
-	for {
-		keys := from.MustDo("CLUSTER", "GETKEYSINSLOT", slot, 100).Array
-		if len(keys) == 0 {
-			break
-		}
-		args := []any{"MIGRATE", "127.0.0.1", to.Port, "", 0, 5000}
-		if password := from.opts.Password; password != "" {
-			args = append(args, "AUTH", password)
-		}
-		args = append(args, "KEYS")
-		for _, key := range keys {
-			args = append(args, key.Text)
-		}
-		from.MustDo(args...)
-	}
-	to.MustDo("CLUSTER", "SETSLOT", slot, "NODE", toID)
-	// A node that has heard already that its last slot is gone may be a replica of the new owner by now.
-	if r := from.Do("CLUSTER", "SETSLOT", slot, "NODE", toID); r.Err() != nil && !strings.Contains(r.Text, "only with masters") {
-		c.t.Fatalf("redistest: SETSLOT on %s: %s", from.Addr, r.Text)
-	}
-	c.WaitOK()
 }
 
 // Failover makes a replica the primary of its shard, in agreement with the old one.

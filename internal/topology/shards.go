@@ -158,6 +158,16 @@ func ParseSlots(r resp.Reply, dialled string) (*Cluster, error) {
 	return c, nil
 }
 
+// Complete completes the address of a redirect without host: that of the node which has sent it.
+func Complete(to, from string) string {
+	if to != "" && to[0] == ':' {
+		if host, _, err := net.SplitHostPort(from); err == nil {
+			return net.JoinHostPort(host, to[1:])
+		}
+	}
+	return to
+}
+
 // index sorts slots and shards, and fills the owner table.
 func (c *Cluster) index() {
 	for i := range c.Shards {
