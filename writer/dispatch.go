@@ -331,8 +331,8 @@ func (l *lane) up() bool {
 }
 
 // lost hears that a lane is down.
-func (d *dispatcher) lost(l *lane, err error) {
-	d.cfg.Log.Warn().Str("address", l.addr).Err(err).Msg("a connection to the target is lost")
+func (d *dispatcher) lost(addr string, err error) {
+	d.cfg.Log.Warn().Str("address", addr).Err(err).Msg("a connection to the target is lost")
 	d.broken.Store(true)
 	signal(d.trouble)
 }

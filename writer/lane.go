@@ -164,10 +164,11 @@ func (l *lane) serve(ctx context.Context, conn *resp.Conn) {
 	l.mu.Lock()
 	l.conn = nil
 	l.held = true
+	addr := l.addr // from here on it may change
 	close(l.over)
 	l.mu.Unlock()
 	if ctx.Err() == nil {
-		l.d.lost(l, err)
+		l.d.lost(addr, err)
 	}
 }
 

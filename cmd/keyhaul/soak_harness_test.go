@@ -81,7 +81,7 @@ type trial struct {
 	args    []string    // of every keyhaul
 	state   string      // directory of the next keyhaul
 	keyhaul *process    // the one that works
-	written rt.Endpoint // what the load writes to
+	written rt.Endpoint // what the load writes to, if it is not the source alone
 
 	stopLoad func() // waits until everything is written
 
@@ -104,7 +104,6 @@ func newTrial(t *testing.T, with setup) *trial {
 		config[name] = value
 	}
 	s := &trial{t: t, setup: with, source: rt.Start(t, rt.Options{Config: config}), state: t.TempDir(), stopLoad: func() {}}
-	s.written = s.source.Endpoint()
 	from := s.source.URL()
 	if with.proxied {
 		s.gate = rt.NewProxy(t, s.source.Addr)
@@ -191,7 +190,11 @@ func (s *trial) startLoad() { s.startLoadOf(rt.MixHard) }
 
 func (s *trial) startLoadOf(mix rt.Mix) {
 	s.t.Helper()
-	load := rt.Load{Endpoint: s.written, Mix: mix, Tagged: s.setup.cluster, Rate: cmp.Or(s.setup.rate, 3000), Keys: 1000, Databases: s.databases()}
+	to := s.written
+	if len(to.Addrs) == 0 {
+		to = s.source.Endpoint()
+	}
+	load := rt.Load{Endpoint: to, Mix: mix, Tagged: s.setup.cluster, Rate: cmp.Or(s.setup.rate, 3000), Keys: 1000, Databases: s.databases()}
 	if mix == rt.MixCross { // few keys, so that most commands meet what others have moved
 		load.Keys, load.Rate = 300, 2000
 	}
