@@ -109,7 +109,9 @@ func (h *holdings) node(ctx context.Context, c *conn) error {
 			}
 		}
 		var b batch
-		h.slots.Each(func(slot uint16) { b.add("CLUSTER", "GETKEYSINSLOT", strconv.Itoa(int(slot)), strconv.Itoa(math.MaxInt32)) })
+		h.slots.Each(func(slot uint16) {
+			b.add("CLUSTER", "GETKEYSINSLOT", strconv.Itoa(int(slot)), strconv.Itoa(math.MaxInt32))
+		})
 		err := c.exchange(ctx, &b, func(_ int, r resp.Reply) error {
 			for _, name := range r.Array {
 				if !strings.HasPrefix(name.Text, Prefix) {

@@ -61,6 +61,17 @@ type LaneStatus struct {
 	Redirects  int64   `json:"redirects"`
 }
 
+// SlotStatus is a slot of a target cluster that moves: its entries wait, or take the way that the target names.
+type SlotStatus struct {
+	Slot    uint16    `json:"slot"`
+	Cause   string    `json:"cause"` // MOVED, ASK, TRYAGAIN or CLUSTERDOWN
+	Since   time.Time `json:"since"`
+	From    string    `json:"from"`
+	To      string    `json:"to,omitempty"` // as far as the target has told
+	Waiting int       `json:"entries_waiting"`
+	Waits   float64   `json:"seconds_without_progress"`
+}
+
 // WriterStatus is the state of a writer.
 type WriterStatus struct {
 	Target  string           `json:"target"`
@@ -69,6 +80,9 @@ type WriterStatus struct {
 	Lanes   []LaneStatus     `json:"lanes"`
 	Counts  map[string]int64 `json:"counts"` // what was not simply applied, by name
 	Resends int64            `json:"resends"`
+
+	FrozenSlots int          `json:"frozen_slots"`
+	Slots       []SlotStatus `json:"slots,omitempty"` // some of those, the ones that wait longest first
 }
 
 // Wait is something that keyhaul waits for.

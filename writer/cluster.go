@@ -17,28 +17,38 @@ import (
 type cluster struct {
 	d     *dispatcher
 	owner [command.Slots]*lane
-	byKey map[string]*lane // by address
-	nodes []string         // every address that a barrier was sent to; partLane counts them
+	shut  [command.Slots]bool // entries of the stream are kept in frozen
+	byKey map[string]*lane    // by address
+	nodes []string            // every address that a barrier was sent to; partLane counts them
 
 	rereads rereads
 	asked   asked
+
+	frozen    *frozenSlots
+	refreshed time.Time // when the slots were asked for last, beside recoveries
+	surveying bool      // that is under way
+	doubted   bool      // they are to be asked for
 }
 
+// newCluster makes a cluster the router of d.
 func newCluster(d *dispatcher) *cluster {
-	return &cluster{
+	c := &cluster{
 		d: d, byKey: make(map[string]*lane),
 		rereads: rereads{table: newAheadTable(d.cfg.Ahead), fewer: make(chan struct{}, 1)},
 	}
+	c.frozen = newFrozenSlots(c)
+	d.route, d.frozen = c, c.frozen
+	return c
 }
 
 func (c *cluster) mode() string { return "cluster" }
 
 // open finds the primaries and connects to each, until all slots are covered by lanes that are up.
-func (c *cluster) open(ctx context.Context, hint string) error {
+func (c *cluster) open(ctx context.Context) error {
 	const who = "target cluster"
 	backoff := keepalive.Backoff{Max: time.Second} // a replica may take over at any moment
 	for {
-		err := c.tryOpen(ctx, c.seeds(hint))
+		err := c.tryOpen(ctx, c.seeds())
 		if err == nil {
 			c.d.cfg.Waits.Clear(who)
 			return nil
@@ -77,9 +87,6 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 		}
 		lanes = append(lanes, l)
 		serves[s.Primary] = true
-		if c.d.cfg.Store != nil {
-			l.setMarked(c.d.cfg.Store.Keys().Mark(s.Slots[0].From))
-		}
 		if l.up() {
 			continue
 		}
@@ -100,9 +107,10 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 		c.owner[slot] = l
 	}
 	c.d.setLanes(lanes)
+	c.remark()
 	for addr, l := range c.byKey {
 		if !serves[addr] {
-			l.close()
+			l.retire()
 			delete(c.byKey, addr)
 			c.d.inherit(l)
 		}
@@ -110,12 +118,9 @@ func (c *cluster) tryOpen(ctx context.Context, seeds []string) error {
 	return nil
 }
 
-// seeds returns whom to ask for the slots: first the node that a redirect has named, for it knows what it has got.
-func (c *cluster) seeds(hint string) []string {
+// seeds returns whom to ask for the slots.
+func (c *cluster) seeds() []string {
 	var seeds []string
-	if hint != "" && hint[0] != ':' {
-		seeds = append(seeds, hint)
-	}
 	for addr := range c.byKey {
 		seeds = append(seeds, addr)
 	}
@@ -146,7 +151,7 @@ func (c *cluster) dispatch(ctx context.Context, b *haul.Batch, from, to int) err
 			if !b.Snapshot && c.d.isApplied(slot, e) {
 				c.owner[slot].had++
 			} else {
-				c.add(c.owner[slot], item{b, uint32(i), 1, whole, slot})
+				c.send(item{b, uint32(i), 1, whole, slot})
 			}
 			continue
 		}
@@ -185,16 +190,25 @@ func singleSlot(b *haul.Batch, e *haul.Entry) (uint16, bool) {
 // own implements router.
 func (c *cluster) own(b *haul.Batch, slot uint16) {
 	for i := range b.Entries {
-		c.add(c.owner[slot], item{b, uint32(i), 1, whole, slot})
+		c.send(item{b, uint32(i), 1, whole, slot})
 	}
 	c.flush()
 }
 
-// add gives an item to a lane when flush is called next, together with its neighbours where they go the same way.
+// send gives an item to the lane of its slot, unless the slot is frozen.
+func (c *cluster) send(it item) {
+	if c.shut[it.slot] && !it.batch.Snapshot {
+		c.frozen.keep(it)
+		return
+	}
+	c.add(c.owner[it.slot], it)
+}
+
+// add gives an item to a lane when flush is called next. Keys of the snapshot go together with their neighbours.
 func (c *cluster) add(l *lane, it item) {
-	if n := len(l.local); n > 0 {
+	if n := len(l.local); n > 0 && it.batch.Snapshot {
 		last := &l.local[n-1]
-		if (c.d.slots == nil || it.batch.Snapshot) && adjacent(*last, it) {
+		if adjacent(*last, it) {
 			last.n += it.n
 			return
 		}
@@ -266,65 +280,45 @@ func (c *cluster) place(ctx context.Context, it item) error {
 		if c.d.isApplied(w.slot, w.entry()) {
 			c.d.alreadyApplied(c.owner[w.slot], w.batch, 1)
 		} else {
-			c.add(c.owner[w.slot], w.item)
+			c.send(w.item)
 		}
 	}
 	return err
 }
 
 // again implements router.
-func (c *cluster) again(ctx context.Context, items []item, moving map[uint16]bool) error {
-	s := singles{c: c}
-	defer s.close()
+func (c *cluster) again(items []item) {
 	for _, it := range items {
 		for i := it.first; i < it.first+it.n; i++ {
-			if err := c.oneAgain(ctx, &s, item{it.batch, i, 1, it.part, it.slot}, moving); err != nil {
-				return err
-			}
+			c.oneAgain(item{it.batch, i, 1, it.part, it.slot})
 		}
 	}
 	c.flush()
-	return nil
 }
 
-func (c *cluster) oneAgain(ctx context.Context, s *singles, it item, moving map[uint16]bool) error {
+func (c *cluster) oneAgain(it item) {
 	if at, onLane := it.part.lane(); onLane {
 		if l := c.byKey[c.nodes[at]]; l != nil {
 			c.add(l, it)
 		} else {
 			it.batch.Done(1) // everywhere writes it to whatever has taken the node's place
 		}
-		return nil
+		return
 	}
-	switch {
-	case !it.batch.Snapshot && !it.batch.Own && c.d.isApplied(it.slot, it.entry()):
+	it.slot = it.slotOf()
+	if !it.batch.Snapshot && !it.batch.Own && c.d.isApplied(it.slot, it.entry()) {
 		c.owner[it.slot].complete(it.batch, 1)
-	case moving[it.slot]:
-		return s.write(ctx, it, it.slot)
-	default:
-		c.add(c.owner[it.slot], it)
+		return
 	}
-	return nil
+	c.send(it)
 }
 
 // behind implements router: order holds within a slot, and between keys of the snapshot there is none.
 func (c *cluster) behind(l *lane, it item) bool {
-	if it.batch.Snapshot {
-		return false
-	}
-	for _, s := range itemSlots(it) {
-		if l.slots[s] {
-			return true
-		}
-	}
-	return false
+	return !it.batch.Snapshot && l.slots[it.slotOf()]
 }
 
-func (c *cluster) note(l *lane, it item) {
-	for _, s := range itemSlots(it) {
-		l.slots[s] = true
-	}
-}
+func (c *cluster) note(l *lane, it item) { l.slots[it.slotOf()] = true }
 
 // slotsOf implements router.
 func (c *cluster) slotsOf(l *lane) []uint16 {
@@ -333,20 +327,6 @@ func (c *cluster) slotsOf(l *lane) []uint16 {
 		if owner == l {
 			slots = append(slots, uint16(s))
 		}
-	}
-	return slots
-}
-
-func itemSlots(it item) []uint16 {
-	if s, ok := it.part.slot(); ok {
-		return []uint16{s}
-	}
-	if s, ok := singleSlot(it.batch, it.entry()); ok {
-		return []uint16{s}
-	}
-	slots, _, err := entrySlots(it.batch, it.entry())
-	if err != nil {
-		return nil
 	}
 	return slots
 }

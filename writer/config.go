@@ -57,6 +57,7 @@ type Config struct {
 	ImportSource  bool               // the target is in import mode
 	Keepalive     bool
 	PingInterval  time.Duration // 0: tuned to the target's timeout
+	OpenSlots     time.Duration // how long a slot of a cluster may take nothing, because it moves; 0: for ever
 	Waits         *haul.Waits
 	Log           zerolog.Logger
 
@@ -69,7 +70,7 @@ type Config struct {
 func New(cfg Config) haul.Writer {
 	d := newDispatcher(cfg)
 	if cfg.Node.Cluster {
-		d.route = newCluster(d)
+		newCluster(d)
 	} else {
 		d.route = &standalone{d: d}
 	}

@@ -21,15 +21,17 @@ import (
 type router interface {
 	// mode names it for status.
 	mode() string
-	// open connects every lane, waiting as long as it takes. Lanes that are up stay as they are. hint is the address
-	// that a redirect has named, if one has.
-	open(ctx context.Context, hint string) error
 	// own gives entries that the writer has made itself to lanes; all are in one slot.
 	own(b *haul.Batch, slot uint16)
+	// open connects every lane, waiting as long as it takes. Lanes that are up stay as they are.
+	open(ctx context.Context) error
 	// dispatch gives the entries of a batch from one index to another to lanes, in order.
 	dispatch(ctx context.Context, b *haul.Batch, from, to int) error
-	// again gives items to lanes that were sent before, in order. Slots in moving are on their way between nodes.
-	again(ctx context.Context, items []item, moving map[uint16]bool) error
+	// again gives items to lanes that were sent before, in order.
+	again(items []item)
+	// attend does what has become due for slots that move; moves tells when. tick is called once a second.
+	attend() error
+	tick()
 	// behind reports whether an item must be sent again because an earlier one, which lane l has noted, is.
 	behind(l *lane, it item) bool
 	note(l *lane, it item)
@@ -38,14 +40,16 @@ type router interface {
 }
 
 // dispatcher is the writer: it receives batches, gives their entries to lanes, and mends what goes wrong. What goes
-// wrong is always mended in one way: all lanes are held until nothing is on its way, what was not acknowledged is
-// collected, the target is waited for, and the collected entries are sent again before any other.
+// wrong with a node is always mended in one way: all lanes are held until nothing is on its way, what was not
+// acknowledged is collected, the target is waited for, and the collected entries are sent again before any other. Of
+// slots that move see frozen.go.
 type dispatcher struct {
 	cfg     Config
 	enc     encoder
 	route   router
 	trouble chan struct{} // a lane has failed entries, or is down
 	idle    chan struct{} // a lane has nothing in flight
+	moves   chan struct{} // there is something to attend to
 	dead    chan error    // an error that ends the run
 	backoff keepalive.Backoff
 	began   time.Time
@@ -56,7 +60,8 @@ type dispatcher struct {
 
 	waiting atomic.Bool // a wait for the target as a whole is shown
 
-	slots       *slotTable      // of a cluster to which delivery is exactly once
+	frozen      *frozenSlots // of a cluster, as slots
+	slots       *slotTable
 	fenceKeys   []string        // by slot
 	opened      bool            // every lane was connected once
 	reached     string          // the address that a lane was connected to last
@@ -70,15 +75,7 @@ type dispatcher struct {
 	void        bool        // what is left of this stream is not written any more: a new copy comes
 	moved       bool        // slots have moved to other lanes since then
 
-	at          haul.Position // behind the last entry that was dispatched
-	within      bool          // that is a piece of a transaction
-	settlements chan *Settlement
-	settles     map[uint16]*settling
-	finished    chan *settling // slots that the target knows it has
-	unsettled   chan struct{}  // more of some slot is to be read
-	watermark   *haul.Watermark
-	over        chan struct{} // closed when Run ends
-	one         [1]uint16     // of shardSlots
+	settler
 
 	mu      sync.Mutex
 	lanes   []*lane
@@ -104,6 +101,7 @@ func newDispatcher(cfg Config) *dispatcher {
 		began:   time.Now(),
 		trouble: make(chan struct{}, 1),
 		idle:    make(chan struct{}, 1),
+		moves:   make(chan struct{}, 1),
 		dead:    make(chan error, 1),
 		counts:  make(map[string]int64),
 		errlog:  &errorsLog{path: cfg.ErrorsLog},
@@ -111,11 +109,7 @@ func newDispatcher(cfg Config) *dispatcher {
 		runIDs:  make(map[string]bool),
 		applied: cfg.Applied,
 
-		settlements: make(chan *Settlement),
-		settles:     make(map[uint16]*settling),
-		finished:    make(chan *settling, command.Slots),
-		unsettled:   make(chan struct{}, 1),
-		over:        make(chan struct{}),
+		settler: newSettler(),
 	}
 	for _, id := range cfg.RunIDs {
 		d.runIDs[id] = true
@@ -124,14 +118,14 @@ func newDispatcher(cfg Config) *dispatcher {
 	for _, at := range cfg.Applied {
 		d.resumed = max(d.resumed, at)
 	}
-	if cfg.Store == nil {
-		return d
-	}
 	if cfg.Node.Cluster {
+		d.slots = new(slotTable)
 		if cfg.Exact {
-			d.slots = new(slotTable)
 			d.fenceKeys = fenceKeys(cfg.Store.Keys())
 		}
+		return d
+	}
+	if cfg.Store == nil {
 		return d
 	}
 	keys := cfg.Store.Keys()
@@ -157,26 +151,24 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	ctx, cancel := context.WithCancel(ctx)
 	d.group, d.runCtx, d.watermark = &errgroup.Group{}, ctx, in.Watermark
 	defer d.errlog.close()
-	defer d.abandonAll()
-	defer close(d.over)
+	defer d.endSettling()
 	if d.cfg.Source != nil {
 		defer d.cfg.Source.Close()
 	}
 	defer d.group.Wait() //nolint:errcheck // lanes report their errors to the dispatcher
 	defer cancel()
-	if err := d.route.open(ctx, ""); err != nil {
+	if err := d.route.open(ctx); err != nil {
 		return err
+	}
+	if d.frozen != nil {
+		d.frozen.start(ctx)
 	}
 	d.opened = true
 	d.setReady(true)
-	tick, soon := time.NewTicker(markEvery), time.NewTicker(settleAgain)
+	tick := time.NewTicker(markEvery)
 	defer tick.Stop()
-	defer soon.Stop()
+	defer d.poll.Stop()
 	for {
-		settling := soon.C
-		if len(d.settles) == 0 {
-			settling = nil
-		}
 		select {
 		case b, ok := <-in.Batches():
 			if !ok {
@@ -193,19 +185,18 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 			if err := d.recover(ctx); err != nil {
 				return err
 			}
-		case s := <-d.settlements:
-			if err := d.beginSettling(ctx, s); err != nil {
+		case <-d.moves:
+			if err := d.route.attend(); err != nil {
 				return err
 			}
-		case <-d.unsettled:
-			if err := d.settleOn(ctx); err != nil {
+		case call := <-d.calls:
+			if err := call(ctx); err != nil {
 				return err
 			}
-		case s := <-d.finished:
-			d.settled(s)
-		case <-settling:
+		case <-d.polling():
 			d.caughtUp()
 		case <-tick.C:
+			d.route.tick()
 			d.mark(in.Watermark.Stream())
 		case err := <-d.dead:
 			return err
@@ -252,9 +243,7 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 		if err := d.passOver(ctx, b); err != nil {
 			return err
 		}
-		if last := len(b.Entries) - 1; !b.Snapshot && last >= 0 {
-			defer func(at haul.Position, within bool) { d.at, d.within = at, within }(b.End, b.Entries[last].Resume != b.Entries[last].End)
-		}
+		defer d.behind(b)()
 	}
 	dropped := 0
 	for i := range b.Entries {
@@ -293,9 +282,13 @@ func (d *dispatcher) dispatch(ctx context.Context, b *haul.Batch) error {
 
 // drain waits until every lane is idle, mending what goes wrong meanwhile.
 func (d *dispatcher) drain(ctx context.Context) error {
-	for !d.allLanes((*lane).idle) {
+	for !d.allLanes((*lane).idle) || !d.frozen.none() {
 		select {
 		case <-d.idle:
+		case <-d.moves:
+			if err := d.route.attend(); err != nil {
+				return err
+			}
 		case <-d.trouble:
 			if err := d.recover(ctx); err != nil {
 				return err
@@ -376,6 +369,7 @@ func (d *dispatcher) Status() haul.WriterStatus {
 	for _, l := range lanes {
 		s.Lanes = append(s.Lanes, l.status())
 	}
+	s.Slots, s.FrozenSlots = d.frozen.status()
 	return s
 }
 

@@ -10,8 +10,8 @@ const (
 	actNone  action = iota
 	actData         // the entry itself is refused: on-error decides
 	actWait         // try again later
-	actAsk          // the slot is on its way to another node
-	actRoute        // topology has changed
+	actSlot         // the slot is elsewhere, or on its way: what goes there waits, and nothing else
+	actRoute        // the node is no primary any more
 )
 
 func classify(e *resp.Error) action {
@@ -19,9 +19,9 @@ func classify(e *resp.Error) action {
 	case "LOADING", "BUSY", "MASTERDOWN", "NOREPLICAS", "MISCONF", "NOMASTERLINK", "OOM",
 		"NOAUTH", "WRONGPASS", "NOPERM", "DENIED":
 		return actWait
-	case "TRYAGAIN", "ASK":
-		return actAsk
-	case "MOVED", "REDIRECT", "CLUSTERDOWN", "READONLY":
+	case "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN":
+		return actSlot
+	case "READONLY", "REDIRECT":
 		return actRoute
 	}
 	return actData

@@ -21,13 +21,13 @@ func TestClassify(t *testing.T) {
 		"MASTERDOWN Link with MASTER is down": actWait, "NOREPLICAS Not enough good replicas to write.": actWait,
 		"MISCONF Errors writing to the AOF file": actWait, "OOM command not allowed": actWait, "NOMASTERLINK x": actWait,
 		"NOAUTH Authentication required.": actWait, "WRONGPASS x": actWait, "NOPERM x": actWait, "DENIED x": actWait,
-		"TRYAGAIN Multiple keys request during rehashing of slot": actAsk, "ASK 1 127.0.0.1:1": actAsk,
-		"MOVED 1 127.0.0.1:1": actRoute, "REDIRECT 127.0.0.1:1": actRoute, "CLUSTERDOWN The cluster is down": actRoute,
+		"TRYAGAIN Multiple keys request during rehashing of slot": actSlot, "ASK 1 127.0.0.1:1": actSlot,
+		"MOVED 1 127.0.0.1:1": actSlot, "REDIRECT 127.0.0.1:1": actRoute, "CLUSTERDOWN The cluster is down": actSlot,
 		"READONLY You can't write against a read only replica.": actRoute,
 		"WRONGTYPE Operation": actData, "CROSSSLOT Keys": actData, "BUSYKEY Target": actData, "ERR syntax error": actData,
 		"EXECABORT Transaction discarded because of previous errors.":          actData,
 		"EXECABORT Transaction discarded because of: NOREPLICAS Not enough":    actWait,
-		"EXECABORT Transaction discarded because of: MOVED 1 127.0.0.1:1":      actRoute,
+		"EXECABORT Transaction discarded because of: MOVED 1 127.0.0.1:1":      actSlot,
 		"EXECABORT Transaction discarded because of: OOM command not allowed.": actWait,
 	} {
 		if got := classify(abortCause(resp.NewError(text))); got != act {

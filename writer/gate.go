@@ -1,6 +1,7 @@
 package writer
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
@@ -8,20 +9,22 @@ import (
 	"github.com/keyhaul/keyhaul/internal/command"
 )
 
-// A lane of a cluster that delivers exactly once sends what may be repeated as it comes, and everything else in a
-// transaction with the fence of its slot. Such a transaction goes only when every earlier entry of its slot is
+// A lane of a cluster sends what may be repeated as it comes, and everything else in a transaction with the fence of its
+// slot; where delivery is at least once, everything goes as it comes. Such a transaction goes only when every earlier entry of its slot is
 // acknowledged without error, because the fence claims them; and nothing of the slot goes until it is answered, because
 // a later command would overtake it if it is refused. What comes meanwhile joins the slot's next transaction. Other
-// slots flow on.
+// slots flow on. Nothing of a slot goes either once an entry of it was redirected: see frozen.go.
 
 // slotState is what the lane that has a slot knows of it. It belongs to the lane's writing goroutine, and to the
 // dispatcher while the lane is quiet.
 type slotState struct {
-	last   uint64        // number of the lane's op that holds the newest entry sent
-	fenced bool          // that op is a transaction
-	listed bool          // it is in the gate's list
-	since  time.Duration // when the oldest entry that waits came, or the last transaction went; since the run began
-	queue  []item        // entries that wait, oldest first
+	last    uint64        // number of the lane's op that holds the newest entry sent
+	fenced  bool          // that op is a transaction
+	listed  bool          // it is in the gate's list
+	leaves  bool          // what the lane has of it is handed over when everything sent is answered
+	refused atomic.Bool   // an entry was redirected: what follows it is sent again behind it
+	since   time.Duration // when the oldest entry that waits came, or the last transaction went; since the run began
+	queue   []item        // entries that wait, oldest first
 }
 
 // sent takes the first n entries off the queue.
@@ -36,13 +39,15 @@ type slotTable [command.Slots]slotState
 // forget says that nothing is in flight or waits. Ops are counted by lane, and a slot may be another lane's from now on.
 func (t *slotTable) forget() {
 	for i := range t {
-		t[i].last, t[i].fenced = 0, false
+		t[i].last, t[i].fenced, t[i].leaves = 0, false, false
+		t[i].refused.Store(false)
 	}
 }
 
 // gate is the list of slots in which entries wait.
 type gate struct {
 	waiting []uint16
+	leaving []uint16 // slots that are to be handed over
 	empties bool
 }
 
@@ -69,7 +74,7 @@ func (g *gate) collect(slots *slotTable, to []item) []item {
 		clear(st.queue)
 		st.queue, st.listed = st.queue[:0], false
 	}
-	g.waiting, g.empties = g.waiting[:0], false
+	g.waiting, g.leaving, g.empties = g.waiting[:0], g.leaving[:0], false
 	return to
 }
 
@@ -82,13 +87,15 @@ func (l *lane) throughGate(o *outbox, t turn, current *int) (sent bool, err erro
 	if err := l.pass(o, current); err != nil {
 		return false, err
 	}
-	if len(l.gate.waiting) == 0 {
+	l.handOver(t.settled)
+	if l.gate.idle() {
+		l.noteGate()
 		return false, nil
 	}
 	kept, now := l.gate.waiting[:0], time.Since(l.d.began)
 	for i, s := range l.gate.waiting {
 		st := &l.d.slots[s]
-		if st.last > t.settled || l.sent+uint64(len(o.ops))-t.settled > windowOps && !st.ripe(now) {
+		if st.last > t.settled || st.shut() || l.sent+uint64(len(o.ops))-t.settled > windowOps && !st.ripe(now) {
 			kept = append(kept, s)
 			continue
 		}
@@ -105,9 +112,7 @@ func (l *lane) throughGate(o *outbox, t turn, current *int) (sent bool, err erro
 		}
 	}
 	l.gate.waiting = kept
-	l.mu.Lock()
-	l.gate.empties = len(kept) > 0
-	l.mu.Unlock()
+	l.noteGate()
 	return sent || l.settled.Load() != t.settled, nil // else the reading goroutine wakes this one
 }
 
@@ -120,8 +125,17 @@ func (st *slotState) ripe(now time.Duration) bool {
 func (l *lane) admit(items []item, settled uint64) {
 	kept, now := items[:0], time.Since(l.d.began)
 	for _, it := range items {
+		if it.part&partLeave != 0 {
+			l.d.slots[it.slot].leaves = true
+			l.gate.leaving = append(l.gate.leaving, it.slot)
+			continue
+		}
+		if it.loose() {
+			kept = append(kept, it)
+			continue
+		}
 		st := &l.d.slots[it.slot]
-		if len(st.queue) == 0 && (!st.fenced || st.last <= settled) && it.safe() {
+		if len(st.queue) == 0 && (!st.fenced || st.last <= settled) && !st.shut() && l.d.free(it) {
 			st.last, st.fenced = unsent, false
 			kept = append(kept, it)
 			continue
@@ -137,23 +151,41 @@ func (l *lane) admit(items []item, settled uint64) {
 	}
 	l.mu.Lock()
 	l.taken = l.taken[:len(kept)]
-	l.gate.empties = len(l.gate.waiting) > 0
+	l.gate.empties = !l.gate.idle()
 	l.mu.Unlock()
 }
+
+// idle reports whether nothing waits.
+func (g *gate) idle() bool { return len(g.waiting) == 0 && len(g.leaving) == 0 }
+
+// noteGate tells the dispatcher whether anything waits.
+func (l *lane) noteGate() {
+	l.mu.Lock()
+	l.gate.empties = !l.gate.idle()
+	l.mu.Unlock()
+}
+
+// shut reports whether nothing more of the slot may go.
+func (st *slotState) shut() bool { return st.leaves || st.refused.Load() }
+
+// free reports whether an item of the stream needs no fence.
+func (d *dispatcher) free(it item) bool { return !d.exact() || it.safe() }
 
 // pass sends the entries that are still taken, neighbours together.
 func (l *lane) pass(o *outbox, current *int) error {
 	for i := 0; i < len(l.taken); {
 		run, j := l.taken[i], i+1
-		for ; j < len(l.taken) && adjacent(run, l.taken[j]); j++ {
-			run.n++
+		for ; j < len(l.taken) && run.plain() && l.taken[j].plain() && adjacent(run, l.taken[j]); j++ {
+			run.n += l.taken[j].n
 		}
 		*current = j
 		if err := l.d.enc.encode(o, run); err != nil {
 			return err
 		}
 		for ; i < j; i++ {
-			l.d.slots[l.taken[i].slot].last = l.sent + uint64(len(o.ops))
+			if it := l.taken[i]; !it.loose() {
+				l.d.slots[it.slot].last = l.sent + uint64(len(o.ops))
+			}
 		}
 		if o.size >= flushBytes {
 			if err := o.flush(); err != nil {
@@ -162,6 +194,12 @@ func (l *lane) pass(o *outbox, current *int) error {
 		}
 	}
 	return nil
+}
+
+// plain reports whether the slot of an entry is found by looking at it, even when it travels in one run with others.
+func (it item) plain() bool {
+	e := it.entry()
+	return it.batch.Snapshot || e.Kind == haul.KindCommand && it.batch.Commands[e.First].Spec.FirstKey() > 0
 }
 
 // adjacent reports whether it follows run in its batch, and both can be one item.
@@ -176,7 +214,7 @@ func (l *lane) slotTransaction(o *outbox, slot uint16, st *slotState) error {
 	now := st.queue[:n]
 	st.fenced = false
 	for _, it := range now {
-		if !it.safe() {
+		if !l.d.free(it) {
 			st.fenced = true
 			break
 		}

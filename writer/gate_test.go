@@ -18,7 +18,7 @@ import (
 // TestGateClosesBeforeItOpens: an entry is refused between the moment when the writing goroutine looks whether the lane
 // is held and the moment when it looks what is answered. Nothing more of the slot may go.
 func TestGateClosesBeforeItOpens(t *testing.T) {
-	const down = "-CLUSTERDOWN The cluster is down\r\n"
+	const down = "-OOM command not allowed\r\n"
 	aborted := []string{"+OK\r\n", down, "+QUEUED\r\n", "-EXECABORT because of that\r\n"}
 	for _, c := range []struct {
 		first, second string
@@ -31,7 +31,7 @@ func TestGateClosesBeforeItOpens(t *testing.T) {
 		t.Run(c.first+", "+c.second, func(t *testing.T) {
 			store := checkpoint.New(checkpoint.Config{Dialer: topology.NewDialer(topology.Endpoint{}), Name: "test", Cluster: true})
 			d := newDispatcher(Config{Node: topology.Node{Cluster: true}, Exact: true, Store: store, Log: zerolog.Nop()})
-			d.route = &cluster{d: d}
+			newCluster(d)
 			l := newLane(d, "")
 			l.begin(&resp.Conn{})
 			o := &outbox{conn: nowhere{}, push: func(ops []op) { l.launch(ops, 0) }}
@@ -76,7 +76,6 @@ func TestGateClosesBeforeItOpens(t *testing.T) {
 				t.Errorf("%d ops are sent behind an entry that was refused", n)
 			}
 			var s setback
-			s.slots = map[uint16]bool{}
 			l.rest()
 			l.collect(&s)
 			var order []string
@@ -94,8 +93,9 @@ func TestGateClosesBeforeItOpens(t *testing.T) {
 func TestSlotsForgetLanes(t *testing.T) {
 	store := checkpoint.New(checkpoint.Config{Dialer: topology.NewDialer(topology.Endpoint{}), Name: "test", Cluster: true})
 	d := newDispatcher(Config{Node: topology.Node{Cluster: true}, Exact: true, Store: store, Log: zerolog.Nop()})
-	d.slots[7] = slotState{last: 1000, fenced: true}
-	d.slots[8] = slotState{last: unsent}
+	newCluster(d)
+	d.slots[7].last, d.slots[7].fenced = 1000, true
+	d.slots[8].last = unsent
 	d.lanes = []*lane{newLane(d, "")}
 	d.collect()
 	for s := range d.slots {

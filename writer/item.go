@@ -12,7 +12,7 @@ type item struct {
 	first uint32
 	n     uint32
 	part  part
-	slot  uint16 // of an item for a lane that has fences
+	slot  uint16 // on a cluster; of a run of entries, that of the first
 }
 
 // part says which part of an entry is meant.
@@ -22,13 +22,14 @@ const (
 	whole       part = 0
 	partStrings part = 1 << 30 // of the range, only the keys that travel in one MSET
 	partLane    part = 1 << 29 // plus i: the whole entry, once more for lane i of all
+	partLeave   part = 1 << 28 // no entry: what the lane has of the slot is to be handed over
 	// 1 to 16384: what belongs to the slot one below
 )
 
 func slotPart(slot uint16) part { return part(slot) + 1 }
 
 func (p part) slot() (uint16, bool) {
-	return uint16(p - 1), p > 0 && p < partLane
+	return uint16(p - 1), p > 0 && p < partLeave
 }
 
 func (p part) lane() (int, bool) {
@@ -36,6 +37,17 @@ func (p part) lane() (int, bool) {
 }
 
 func (it item) entry() *haul.Entry { return &it.batch.Entries[it.first] }
+
+// slotOf returns the slot of an item of one entry. Entries that travel in one run have one key in a fixed place each.
+func (it item) slotOf() uint16 {
+	if s, ok := it.part.slot(); ok {
+		return s
+	}
+	if s, ok := singleSlot(it.batch, it.entry()); ok {
+		return s
+	}
+	return it.slot
+}
 
 // op is what a lane waits for: the replies of some of an item's entries, or of a command of its own.
 type op struct {

@@ -49,9 +49,11 @@ type lane struct {
 	mark     *checkpoint.Fence // to be written
 	marked   string            // the key of it
 	failed   []item
-	cause    *failure  // the worst of those
-	repeats  int64     // how many of those are applied already
-	due      time.Time // since when a reply has been due
+	cause    *failure          // the worst of those
+	repeats  int64             // how many of those are applied already
+	aside    map[uint16][]item // by slots that wait to be handed over: what was refused, and what followed it
+	retired  bool              // it ends because nothing is left to do
+	due      time.Time         // since when a reply has been due
 	replicas replicas
 	ping     bool
 	ask      bool
@@ -64,6 +66,7 @@ type lane struct {
 
 	sent    uint64        // ops launched; of the writing goroutine
 	settled atomic.Uint64 // ops answered
+	shut    atomic.Int32  // slots in which an entry was refused, and which were not handed over yet
 	gate    gate
 	whole   wholeTx
 
@@ -93,7 +96,7 @@ func newLane(d *dispatcher, addr string) *lane {
 	l := &lane{
 		d: d, addr: addr, wake: make(chan struct{}, 1),
 		keep:  keepalive.NewKeeper(d.cfg.ReplyTimeout, d.cfg.PingInterval),
-		slots: make(map[uint16]bool),
+		slots: make(map[uint16]bool), aside: make(map[uint16][]item),
 	}
 	l.state.Store("connecting")
 	return l
@@ -148,6 +151,14 @@ func (l *lane) close() {
 	}
 }
 
+// retire closes a lane for good.
+func (l *lane) retire() {
+	l.mu.Lock()
+	l.retired = true
+	l.mu.Unlock()
+	l.close()
+}
+
 // serve runs a connection until it is lost or ctx ends.
 func (l *lane) serve(ctx context.Context, conn *resp.Conn) {
 	g, gctx := errgroup.WithContext(ctx)
@@ -166,8 +177,9 @@ func (l *lane) serve(ctx context.Context, conn *resp.Conn) {
 	l.held = true
 	addr := l.addr // from here on it may change
 	close(l.over)
+	retired := l.retired
 	l.mu.Unlock()
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !retired {
 		l.d.lost(addr, err)
 	}
 }
@@ -184,7 +196,7 @@ func (l *lane) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.pending.len() == 0 && !l.busy && !l.open && l.pushed == len(l.taken) && !l.waiting() && len(l.failed) == 0 && l.gate.empty() &&
-		l.mark == nil && len(l.replicas.kept) == 0
+		l.shut.Load() == 0 && l.mark == nil && len(l.replicas.kept) == 0
 }
 
 // waiting reports whether replies are due. The lane must be locked.
@@ -217,6 +229,11 @@ func (l *lane) collect(s *setback) {
 	l.failed, l.cause, l.repeats = nil, nil, 0
 	l.failing = false
 	clear(l.slots)
+	for _, items := range l.aside {
+		s.rest = append(s.rest, items...)
+	}
+	clear(l.aside)
+	l.shut.Store(0)
 	for i := range l.queued {
 		s.undecided(&l.queued[i])
 	}

@@ -84,10 +84,10 @@ func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
 // appetite is how many items are taken at once.
 func (l *lane) appetite() int {
 	switch {
-	case !l.d.exact():
-		return takeItems
 	case l.d.slots != nil:
 		return 16 * takeItems // these are single entries
+	case !l.d.exact():
+		return takeItems
 	}
 	return l.whole.appetite()
 }
@@ -110,10 +110,10 @@ func (l *lane) controls(o *outbox, t turn) {
 // deliver encodes what was taken. It reports whether anything was, beside the items of the turn.
 func (l *lane) deliver(o *outbox, t turn, current *int) (sent bool, err error) {
 	switch {
-	case !l.d.exact() || len(t.items) > 0 && t.items[0].loose():
-		return false, l.pipeline(o, t.items, current)
 	case l.d.slots != nil:
 		return l.throughGate(o, t, current)
+	case !l.d.exact() || len(t.items) > 0 && t.items[0].loose():
+		return false, l.pipeline(o, t.items, current)
 	}
 	return l.whole.deliver(l, o, t, current)
 }

@@ -335,14 +335,14 @@ func barrierWhileTheClusterChanges(t *testing.T, c *rt.Cluster) {
 	}
 }
 
-func slotsAddedNode(t *testing.T, c *rt.Cluster) {
-	extra := rt.Start(t, rt.Options{Config: map[string]string{
-		"cluster-enabled": "yes", "cluster-node-timeout": "2000", "cluster-allow-replica-migration": "no", // it stays a primary without slots
-	}})
-	g, r := clusterRig(t, c, nil)
-	g.nodes = append(g.nodes, extra)
-	stop := make(chan struct{})
-	done := feedSequences(r, append(keysIn("x", 20), "a", "b", "c"), stop)
+// addPrimary adds a primary without slots to a cluster.
+func addPrimary(t *testing.T, c *rt.Cluster) *rt.Server {
+	t.Helper()
+	config := map[string]string{"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
+	if c.Nodes[0].Version.AtLeast(7, 0) {
+		config["cluster-allow-replica-migration"] = "no" // it stays a primary without slots
+	}
+	extra := rt.Start(t, rt.Options{Config: config})
 	extra.MustDo("CLUSTER", "MEET", "127.0.0.1", c.Nodes[0].Port)
 	c.Nodes = append(c.Nodes, extra)
 	rt.Eventually(t, limit, func() error {
@@ -354,6 +354,14 @@ func slotsAddedNode(t *testing.T, c *rt.Cluster) {
 		return nil
 	})
 	c.WaitOK()
+	return extra
+}
+
+func slotsAddedNode(t *testing.T, c *rt.Cluster) {
+	_, r := clusterRig(t, c, nil)
+	stop := make(chan struct{})
+	done := feedSequences(r, append(keysIn("x", 20), "a", "b", "c"), stop)
+	extra := addPrimary(t, c)
 	slot := rt.Slot("{x}")
 	c.MoveSlot(slot, c.NodeFor(slot), extra)
 	at := r.ch.Watermark.Progress().Entries
@@ -381,8 +389,11 @@ func slotsAddedNode(t *testing.T, c *rt.Cluster) {
 	if got := answerOf(c.MustDo("{x}0", "GET", "{x}0")); got != "last" {
 		t.Errorf("{x}0 is %s", got)
 	}
-	if n := len(r.w.Status().Lanes); n != 3 {
-		t.Errorf("there are %d lanes, want 3", n)
-	}
+	rt.Eventually(t, limit, func() error {
+		if n := len(r.w.Status().Lanes); n != 3 {
+			return fmt.Errorf("there are %d lanes, want 3", n)
+		}
+		return nil
+	})
 	r.waitsNoMore()
 }

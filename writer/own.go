@@ -75,7 +75,7 @@ func (c *cluster) sendOwn(at place, keys []ownKey, hold *haul.Batch, add func(b 
 	}
 	for i := range b.Entries {
 		slot := command.Slot(b.Arg(&b.Commands[b.Entries[i].First], 1))
-		c.add(c.owner[slot], item{b.Batch, uint32(i), 1, slotPart(slot), slot})
+		c.send(item{b.Batch, uint32(i), 1, slotPart(slot), slot})
 	}
 }
 

@@ -2,19 +2,18 @@ package writer
 
 import (
 	"context"
-	"maps"
+	"slices"
 	"time"
 )
 
 // setback is what a recovery finds when nothing is on its way any more.
 type setback struct {
-	failed  []item          // refused, and what followed them in their slots; the first was refused
-	rest    []item          // not answered, or not sent
-	cause   *failure        // the worst of the refusals
-	unacked int64           // entries that were sent without an answer
-	again   int64           // entries that are applied and yet sent again, because one before them was refused
-	slots   map[uint16]bool // which have failed, on a cluster
-	exact   bool            // nothing is applied twice, however often it is tried
+	failed  []item   // refused, and what followed them in their slots; the first was refused
+	rest    []item   // not answered, or not sent
+	cause   *failure // the worst of the refusals
+	unacked int64    // entries that were sent without an answer
+	again   int64    // entries that are applied and yet sent again, because one before them was refused
+	exact   bool     // nothing is applied twice, however often it is tried
 }
 
 func (s *setback) items() []item { return append(s.failed, s.rest...) }
@@ -31,7 +30,8 @@ func (d *dispatcher) recover(ctx context.Context) error {
 	for err == nil {
 		if s.cause == nil && d.allLanes((*lane).up) { // nothing is wrong any more
 			d.releaseAll()
-			return d.route.again(ctx, s.items(), nil)
+			d.route.again(s.items())
+			return nil
 		}
 		d.tell(s)
 		if err := d.pause(ctx, s.cause); err != nil {
@@ -41,15 +41,11 @@ func (d *dispatcher) recover(ctx context.Context) error {
 			return err
 		}
 		if !s.refused() {
-			if s.cause == nil || s.cause.act != actAsk {
-				s.slots = nil
-			}
-			return d.route.again(ctx, s.items(), s.slots)
+			d.route.again(s.items())
+			return nil
 		}
 		head, tail := s.items()[:1], s.items()[1:]
-		if err := d.route.again(ctx, head, nil); err != nil {
-			return err
-		}
+		d.route.again(head)
 		if err := d.outcome(ctx); err != nil {
 			return err
 		}
@@ -75,10 +71,10 @@ func (d *dispatcher) settle(ctx context.Context) (setback, error) {
 	return d.collect(), nil
 }
 
-// outcome waits until every lane is idle, or one has failed.
+// outcome waits until every lane is idle, or one has failed or froze a slot.
 func (d *dispatcher) outcome(ctx context.Context) error {
 	return d.await(ctx, func() bool {
-		return d.allLanes((*lane).idle) || len(d.trouble) > 0
+		return d.allLanes((*lane).idle) || len(d.trouble) > 0 || len(d.moves) > 0
 	})
 }
 
@@ -102,16 +98,12 @@ func (d *dispatcher) await(ctx context.Context, done func() bool) error {
 // reopen connects what is not connected, and lets the lanes go on.
 func (d *dispatcher) reopen(ctx context.Context, cause *failure) error {
 	d.setReady(false)
-	hint := ""
-	if cause != nil {
-		if cause.err.Code == "READONLY" || cause.err.Code == "NOAUTH" {
-			for _, l := range d.lanes {
-				l.close() // its address may lead to another server now, or its login is void
-			}
+	if cause != nil && (cause.err.Code == "READONLY" || cause.err.Code == "NOAUTH") {
+		for _, l := range d.lanes {
+			l.close() // its address may lead to another server now, or its login is void
 		}
-		_, hint, _ = cause.err.Redirect()
 	}
-	if err := d.route.open(ctx, hint); err != nil {
+	if err := d.route.open(ctx); err != nil {
 		return err
 	}
 	if err := d.refence(ctx); err != nil {
@@ -130,15 +122,16 @@ func (d *dispatcher) releaseAll() {
 }
 
 func (d *dispatcher) collect() setback {
-	s := setback{slots: make(map[uint16]bool), exact: d.exact()}
+	s := setback{exact: d.exact()}
 	var worked int64
 	for _, l := range d.lanes {
-		maps.Copy(s.slots, l.slots)
 		l.collect(&s)
 		worked += l.acked.Load()
 	}
 	if d.slots != nil {
 		d.slots.forget()
+		s.rest = slices.DeleteFunc(s.rest, func(it item) bool { return it.part&partLeave != 0 })
+		s.rest = append(s.rest, d.frozen.collect()...) // they came after what the lanes have of their slots
 	}
 	d.resent(s.items())
 	const lasting = time.Second
@@ -146,10 +139,15 @@ func (d *dispatcher) collect() setback {
 		d.backoff.Reset()
 	}
 	d.worked = worked
-	d.mu.Lock()
-	d.resends += s.unacked + s.again
-	d.mu.Unlock()
+	d.resend(s.unacked + s.again)
 	return s
+}
+
+// resend counts entries that are sent again though they may be applied.
+func (d *dispatcher) resend(n int64) {
+	d.mu.Lock()
+	d.resends += n
+	d.mu.Unlock()
 }
 
 // tell says what is sent again, and what that may mean.
@@ -176,7 +174,7 @@ func (d *dispatcher) tell(s setback) {
 func (d *dispatcher) pause(ctx context.Context, cause *failure) error {
 	first := d.backoff.Tries() == 0
 	wait := d.backoff.Next()
-	if first && (cause == nil || cause.act >= actAsk) {
+	if first && (cause == nil || cause.act >= actSlot) {
 		return nil
 	}
 	if cause != nil {

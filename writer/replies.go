@@ -122,27 +122,27 @@ func (l *lane) next() (op, bool) {
 // reply handles one reply of o, and reports whether o expects more.
 func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 	o.left--
-	isError := b[0] == resp.KindError
+	special := b[0] == resp.KindError || l.failing || l.shut.Load() > 0
 	switch o.kind {
 	case opEntries:
-		if isError || l.failing {
+		if special {
 			l.entryReply(o, o.entryOf(o.total-o.left-1), b)
 		}
 	case opOne:
-		if isError || l.failing {
+		if special {
 			l.entryReply(o, o.item, b)
 		}
 		if b[0] == resp.KindBulk && o.batch.Snapshot {
 			l.d.count("existing_skipped", 1) // SET NX has answered nil
 		}
 	case opStrings:
-		if isError || l.failing {
+		if special {
 			l.stringsReply(o, b)
 		}
 	case opTx:
 		l.txReply(o, b)
 	case opSelect:
-		if isError {
+		if b[0] == resp.KindError {
 			return true, fmt.Errorf("SELECT: %w", errorOf(b))
 		}
 	case opMulti, opBody, opBodyDB:
@@ -163,7 +163,7 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 			return true, err
 		}
 	case opMark:
-		if isError {
+		if b[0] == resp.KindError {
 			l.markRefused(errorOf(b))
 		}
 	case opTimeout:
@@ -217,7 +217,10 @@ func (l *lane) entryReply(o *op, it item, b []byte) {
 		l.refused(o, it, errorOf(b))
 		return
 	}
-	if l.d.route.behind(l, it) {
+	switch {
+	case l.frozen(it):
+		l.freeze(o, it, nil)
+	case l.d.route.behind(l, it):
 		l.again(o, it, nil)
 	}
 }
@@ -225,17 +228,24 @@ func (l *lane) entryReply(o *op, it item, b []byte) {
 // refused decides on an entry that the target has refused.
 func (l *lane) refused(o *op, it item, e *resp.Error) {
 	act := classify(e)
-	if act == actData && l.failing && l.d.route.behind(l, it) {
+	l.redirected(e)
+	if l.frozen(it) {
+		l.freeze(o, it, e) // whatever is wrong with it, it goes again behind an earlier one
+		return
+	}
+	behind := l.failing && l.d.route.behind(l, it)
+	if act == actData && behind {
 		l.again(o, it, nil) // it may be refused because an earlier one was
 		return
 	}
 	if act == actData && l.d.replayed(it, e) {
 		return
 	}
+	if act == actSlot && !behind && l.moves(it) {
+		l.freeze(o, it, e)
+		return
+	}
 	if act != actData {
-		if act >= actAsk {
-			l.redirects.Add(1)
-		}
 		l.again(o, it, &failure{act: act, err: e})
 		return
 	}
@@ -302,6 +312,8 @@ func (l *lane) txReply(o *op, b []byte) {
 	switch {
 	case b[0] == resp.KindError: // EXECABORT: the answer is the error of the command that was refused
 		l.refused(o, o.item, o.failed)
+	case l.frozen(o.item):
+		l.freeze(o, o.item, nil)
 	case l.failing && l.d.route.behind(l, o.item):
 		l.again(o, o.item, nil)
 	default:
@@ -340,16 +352,9 @@ func nestedError(b []byte) *resp.Error {
 // node, after a look at where slots are.
 func (l *lane) markRefused(e *resp.Error) {
 	l.d.unmarked.Store(true)
-	if e.Code != "MOVED" {
-		return
+	if e.Code == "MOVED" && l.d.frozen != nil {
+		l.d.frozen.doubt()
 	}
-	l.mu.Lock()
-	l.held = true
-	if l.cause == nil {
-		l.cause = &failure{act: classify(e), err: e}
-	}
-	l.mu.Unlock()
-	signal(l.d.trouble)
 }
 
 // setTimeout reads the reply to CONFIG GET timeout. An error means that it is not allowed.

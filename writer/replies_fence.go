@@ -91,9 +91,7 @@ func (l *lane) aborted(b []byte) {
 	}
 	act := classify(why.err)
 	cause := &failure{act: act, err: why.err}
-	if act >= actAsk {
-		l.redirects.Add(1)
-	}
+	l.redirected(why.err)
 	var left item // is not sent again
 	if act == actData && why.it.batch != nil {
 		switch l.d.cfg.OnError {
@@ -118,7 +116,12 @@ func (l *lane) giveBack(q *op, left item, cause *failure) {
 		return
 	}
 	for i := q.first; i < q.first+q.n; i++ {
-		if it := (item{q.batch, i, 1, q.part, q.slot}); it != left {
+		it := item{q.batch, i, 1, q.part, q.slot}
+		switch {
+		case it == left:
+		case cause != nil && cause.act == actSlot && l.moves(it):
+			l.freeze(q, it, cause.err)
+		default:
 			l.d.route.note(l, it)
 			l.giveOne(q, it, cause)
 		}

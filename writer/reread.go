@@ -185,6 +185,10 @@ func (c *cluster) pause(ctx context.Context, event <-chan struct{}, timer <-chan
 			return nil
 		case <-timer:
 			return nil
+		case <-c.d.moves:
+			if err := c.attend(); err != nil {
+				return err
+			}
 		case <-c.d.trouble:
 			if err := c.d.recover(ctx); err != nil {
 				return err

@@ -161,9 +161,17 @@ func (d *dispatcher) resent(items []item) {
 	for _, it := range items {
 		last := it
 		last.first += it.n - 1
-		if end := last.entry().End; !it.batch.Snapshot && end > d.replayUntil.Load() {
-			d.replayUntil.Store(end)
-		}
+		d.replayTo(last)
+	}
+}
+
+// replayTo notes that an entry that is applied is sent again.
+func (d *dispatcher) replayTo(it item) {
+	if it.batch.Snapshot {
+		return
+	}
+	end := it.entry().End
+	for at := d.replayUntil.Load(); end > at && !d.replayUntil.CompareAndSwap(at, end); at = d.replayUntil.Load() {
 	}
 }
 
@@ -225,8 +233,12 @@ func (d *dispatcher) known(l *lane, node topology.Node) error {
 	if d.cfg.Store == nil || node.RunID == "" {
 		return nil
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	const never = "0000000000000000000000000000000000000000"
 	switch {
 	case d.runIDs[node.RunID], !d.opened && len(d.cfg.RunIDs) == 0:
+	case d.opened && d.slots != nil && !d.broken.Load() && node.ReplID2 == never: // added: it was never a replica, and no node is missing
 	case d.opened && d.exact() && d.slots == nil && d.applied != nil:
 	default:
 		return &topology.Permanent{Err: ErrRewind}

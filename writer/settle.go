@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/command"
 )
 
 // A slot of a cluster source that has moved to the link's shard is settled: its keys are read from the source and
@@ -27,7 +28,7 @@ type Settlement struct {
 type Settler interface {
 	// Settle settles a slot. When it returns nil, the target has all of it, and whoever resumes with the slot as the
 	// link's goes on from there. After an error the slot is no one's.
-	Settle(ctx context.Context, s *Settlement) error
+	Settle(s *Settlement) error
 }
 
 // errAbandoned says that a slot could not be settled because the pipeline has ended, or because it moved on.
@@ -60,16 +61,54 @@ func (s *settling) highest() int64 {
 	return at
 }
 
-// Settle implements Settler.
-func (d *dispatcher) Settle(ctx context.Context, s *Settlement) error {
-	s.done = make(chan error, 1)
-	select {
-	case d.settlements <- s:
-	case <-d.over:
-		return errAbandoned
-	case <-ctx.Done():
-		return context.Cause(ctx)
+// settler is what a writer knows of slots that are settled. It belongs to the dispatcher's goroutine, but for calls.
+type settler struct {
+	watermark *haul.Watermark
+	at        haul.Position // behind the last entry that was dispatched
+	within    bool          // that is a piece of a transaction
+	settles   map[uint16]*settling
+	calls     chan func(context.Context) error // for the dispatcher to do; there is room for two of each slot
+	poll      *time.Ticker
+	over      chan struct{} // closed when Run ends
+	one       [1]uint16     // of shardSlots
+}
+
+func newSettler() settler {
+	return settler{
+		settles: make(map[uint16]*settling), calls: make(chan func(context.Context) error, 2*command.Slots),
+		poll: time.NewTicker(settleAgain), over: make(chan struct{}),
 	}
+}
+
+// polling is when to look whether the stream has caught up; never if nothing waits for that.
+func (s *settler) polling() <-chan time.Time {
+	if len(s.settles) == 0 {
+		return nil
+	}
+	return s.poll.C
+}
+
+// behind returns what notes that a batch is dispatched, which may be gone by then.
+func (s *settler) behind(b *haul.Batch) func() {
+	if b.Snapshot || len(b.Entries) == 0 {
+		return func() {}
+	}
+	last := &b.Entries[len(b.Entries)-1]
+	at, within := b.End, last.Resume != last.End
+	return func() { s.at, s.within = at, within }
+}
+
+// endSettling is called when Run ends: what was read of slots that are not settled is ahead of the stream, which nobody
+// would know any more.
+func (d *dispatcher) endSettling() {
+	close(d.over)
+	d.abandonAll()
+}
+
+// Settle implements Settler.
+func (d *dispatcher) Settle(s *Settlement) error {
+	s.done = make(chan error, 1)
+	d.calls <- func(ctx context.Context) error { return d.beginSettling(ctx, s) }
 	select {
 	case err := <-s.done:
 		return err
@@ -108,7 +147,7 @@ func (d *dispatcher) settleOn(ctx context.Context) error {
 	for _, s := range d.settles {
 		for s.listed < 0 {
 			if time.Since(began) > settleTurn {
-				signal(d.unsettled)
+				d.calls <- d.settleOn
 				return nil
 			}
 			if err := d.readSome(ctx, s); err != nil {
@@ -191,8 +230,7 @@ func (d *dispatcher) abandon(s *settling, err error) {
 	s.done <- err
 }
 
-// abandonAll gives up all slots that are not settled: what was read of them is ahead of the stream, which nobody would
-// know any more.
+// abandonAll gives up all slots that are not settled.
 func (d *dispatcher) abandonAll() {
 	for _, s := range d.settles {
 		d.abandon(s, errAbandoned)
@@ -208,7 +246,7 @@ func (d *dispatcher) caughtUp() {
 			continue
 		}
 		s.passed = true
-		b := &ownBatch{Batch: haul.NewOwn(1, func() { d.finished <- s })} // there is room for every slot
+		b := &ownBatch{Batch: haul.NewOwn(1, func() { d.calls <- func(context.Context) error { return d.settled(s) } })}
 		b.End = at
 		b.Entries = append(b.Entries, haul.Entry{
 			Start: at.Offset, End: at.Offset, Resume: at.Offset, Kind: haul.KindCommand, After: at.DB, N: 1,
@@ -223,11 +261,12 @@ func (d *dispatcher) caughtUp() {
 }
 
 // settled hears that the target knows that it has a slot.
-func (d *dispatcher) settled(s *settling) {
+func (d *dispatcher) settled(s *settling) error {
 	if d.settles[s.Slot] == s {
 		delete(d.settles, s.Slot)
 		s.done <- nil
 	}
+	return nil
 }
 
 // cover decides on a command of a slot that is being settled: whether what it does is in what was read. Where that is so

@@ -10,11 +10,16 @@ import (
 	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
-// singles writes entries of slots that are on their way between two nodes, one at a time, each on a connection of its
-// own to whichever node takes it.
+// singles writes entries of slots that are on their way between two nodes, one at a time, on connections of its own to
+// whichever node takes them.
 type singles struct {
 	c     *cluster
-	conns map[string]*resp.Conn
+	conns map[string]*single
+}
+
+type single struct {
+	*resp.Conn
+	used time.Time
 }
 
 func (s *singles) close() {
@@ -23,119 +28,128 @@ func (s *singles) close() {
 	}
 }
 
+// conn returns a connection to a node. One that was not used for a while may have been closed by the node.
 func (s *singles) conn(ctx context.Context, addr string) (*resp.Conn, error) {
+	const fresh = 500 * time.Millisecond // servers close after a second or more
 	if c := s.conns[addr]; c != nil {
-		return c, nil
+		if time.Since(c.used) < fresh {
+			c.used = time.Now()
+			return c.Conn, nil
+		}
+		s.hangUp(addr)
 	}
-	c, err := s.c.d.cfg.Dialer.Open(ctx, addr)
+	d := s.c.d
+	c, err := d.cfg.Dialer.Open(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.Do(ctx, 10*time.Second, "CLIENT", "SETNAME", s.c.d.cfg.Dialer.ClientName); err != nil && !errors.As(err, new(*resp.Error)) {
+	if err := d.introduce(ctx, c, addr); err != nil {
 		_ = c.Close()
 		return nil, err
 	}
-	if lease := s.c.d.cfg.Lease; lease != nil {
-		if err := lease.Check(ctx, addr); err != nil {
-			_ = c.Close()
-			return nil, err
-		}
-	}
 	if s.conns == nil {
-		s.conns = make(map[string]*resp.Conn)
+		s.conns = make(map[string]*single)
 	}
-	s.conns[addr] = c
+	s.conns[addr] = &single{c, time.Now()}
 	return c, nil
 }
 
-// write writes one item, following redirects, until it is acknowledged or refused for what it is.
-func (s *singles) write(ctx context.Context, it item, slot uint16) error {
-	d := s.c.d
-	defer d.cfg.Waits.Clear(whoTarget)
-	addr, asking := s.c.owner[slot].addr, false
-	for hops := 0; ; {
-		if err := d.leased(ctx); err != nil {
+// introduce names a connection, and makes sure that it may write.
+func (d *dispatcher) introduce(ctx context.Context, c *resp.Conn, addr string) error {
+	const timeout = 10 * time.Second
+	for _, call := range [][]string{{"CLIENT", "SETNAME", d.cfg.Dialer.ClientName}, {"CLIENT", "IMPORT-SOURCE", "ON"}} {
+		if call[1] == "IMPORT-SOURCE" && !d.cfg.ImportSource {
+			continue
+		}
+		if _, err := c.Do(ctx, timeout, call...); err != nil && !errors.As(err, new(*resp.Error)) {
 			return err
 		}
-		a, err := s.try(ctx, addr, asking, it)
-		switch {
-		case err != nil:
-			if errors.As(err, new(*spoolError)) || errors.Is(err, checkpoint.ErrTaken) || errors.Is(err, checkpoint.ErrGone) {
-				return err
-			}
-			s.hangUp(addr, a.sent)
-			if d.exact() && ctx.Err() == nil {
-				return ErrRewind // it is not known whether it was applied, nor whether it still will be, nor who has the slot now
-			}
-			addr, asking = s.c.owner[slot].addr, false
-		case a.refused == nil && a.torn == nil:
-			d.backoff.Reset()
-			s.complete(it, addr)
-			return nil
-		case a.refused == nil:
-			if d.torn(it, a.torn) {
-				s.complete(it, addr)
-			}
-			return nil
-		default:
-			e := a.refused
-			if _, to, redirected := e.Redirect(); redirected && hops < maxHops {
-				addr, asking = topology.Complete(to, addr), e.Code == "ASK"
-				hops++
-				continue
-			}
-			if classify(e) == actData && d.existing(it, e) {
-				s.complete(it, addr)
-				return nil
-			}
-			if classify(e) == actData && d.cfg.OnError != OnErrorHold {
-				return s.c.refuse(it, e)
-			}
-			d.cfg.Waits.Set(whoTarget, e.Text, remedy(e))
-			addr, asking = s.c.owner[slot].addr, false
-		}
-		hops = 0
-		select {
-		case <-time.After(d.backoff.Next()):
-		case err := <-d.dead:
-			return err
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
 	}
+	if d.cfg.Lease == nil {
+		return nil
+	}
+	return d.cfg.Lease.Check(ctx, addr)
 }
 
-// complete completes an item that the node at addr has taken.
-func (s *singles) complete(it item, addr string) {
-	l := s.c.byKey[addr]
-	if l == nil { // it has no slot yet
-		s.c.d.completeEverywhere(it.batch, 1)
-		return
-	}
-	l.touch()
-	l.complete(it.batch, 1)
-}
-
-// maxHops is how many redirects are followed without a pause: nodes that disagree may send one round in circles.
-const maxHops = 5
-
-// hangUp gives up a connection that is broken, on which an item may have been sent without an answer.
-func (s *singles) hangUp(addr string, sent int) {
+func (s *singles) hangUp(addr string) {
 	if c := s.conns[addr]; c != nil {
 		_ = c.Close()
 		delete(s.conns, addr)
 	}
-	if sent > 0 {
-		s.c.d.mu.Lock()
-		s.c.d.resends++
-		s.c.d.mu.Unlock()
-		s.c.d.tell(setback{unacked: int64(sent)})
-	}
 }
+
+// answer is what became of an item.
+type answer struct {
+	taken   bool        // it is done with
+	asked   bool        // by a node to which the slot is on its way
+	at      string      // the node that was tried last
+	home    string      // the node that has the slot, as far as is known
+	to      string      // where the last redirect has led
+	strange bool        // there is no lane to home
+	refused *resp.Error // why it was not taken; nil if no node was reached
+}
+
+// write tries an item at the node that is taken to have its slot, and where that sends it. A node that has slots and no
+// lane is not written to: it is not known to have lost nothing. Its error ends the run.
+func (s *singles) write(ctx context.Context, it item, home string) (answer, error) {
+	d := s.c.d
+	a := answer{home: home}
+	for range maxHops {
+		addr := a.home
+		if a.asked {
+			addr = a.to
+		} else if d.laneTo(addr) == nil {
+			a.strange = true
+			return a, nil
+		}
+		a.at = addr
+		x, err := s.try(ctx, addr, a.asked, it)
+		if err != nil {
+			return a, s.broken(addr, x.sent, err)
+		}
+		if x.refused == nil {
+			a.taken = x.torn == nil || d.replayed(it, x.torn) || d.torn(it, x.torn)
+			a.refused = x.torn
+			return a, nil
+		}
+		a.refused = x.refused
+		d.redirected(x.refused)
+		_, to, redirected := x.refused.Redirect()
+		if !redirected {
+			break
+		}
+		a.to = topology.Complete(to, addr)
+		if a.asked = x.refused.Code == "ASK"; !a.asked {
+			a.home = a.to
+		}
+	}
+	return a, nil
+}
+
+// broken decides on a connection that failed, on which an item may have been sent without an answer.
+func (s *singles) broken(addr string, sent int, err error) error {
+	d := s.c.d
+	if errors.As(err, new(*spoolError)) || errors.Is(err, checkpoint.ErrTaken) || errors.Is(err, checkpoint.ErrGone) {
+		return err
+	}
+	s.hangUp(addr)
+	switch {
+	case sent == 0:
+	case d.exact():
+		return ErrRewind // it is not known whether it was applied, nor whether it still will be, nor who has the slot now
+	default:
+		d.resend(1)
+		d.tell(setback{unacked: 1})
+	}
+	return nil
+}
+
+// maxHops is how many redirects are followed without a pause: nodes that disagree may send one round in circles.
+const maxHops = 3
 
 // encode writes an item, with the fence of its slot where that is due.
 func (s *singles) encode(o *outbox, it item) error {
-	fenced := s.c.d.exact() && !it.loose() && !it.safe()
+	fenced := !it.loose() && !s.c.d.free(it)
 	if fenced {
 		o.begin()
 	}
@@ -146,15 +160,15 @@ func (s *singles) encode(o *outbox, it item) error {
 	return nil
 }
 
-// answer is what a node has said to an item.
-type answer struct {
+// said is what a node has said to an item.
+type said struct {
 	sent    int         // replies that were waited for; 0: nothing was sent
 	refused *resp.Error // nothing of the item was applied
 	torn    *resp.Error // it is a transaction that was applied but for the command with this error
 }
 
 // try writes the item on a connection to addr and reads what the node answers.
-func (s *singles) try(ctx context.Context, addr string, asking bool, it item) (a answer, err error) {
+func (s *singles) try(ctx context.Context, addr string, asking bool, it item) (a said, err error) {
 	conn, err := s.conn(ctx, addr)
 	if err != nil {
 		return a, err

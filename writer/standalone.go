@@ -17,7 +17,7 @@ func (s *standalone) mode() string { return "standalone" }
 
 // open implements router. The server may have got another address since: that of a replica which was promoted. All lanes
 // lead to one server.
-func (s *standalone) open(ctx context.Context, _ string) error {
+func (s *standalone) open(ctx context.Context) error {
 	if len(s.d.lanes) == 0 {
 		lanes := make([]*lane, max(s.d.cfg.SnapshotLanes, 1))
 		for i := range lanes {
@@ -118,7 +118,7 @@ func eachRun(b *haul.Batch, from, end int, f func(first, n uint32)) {
 	flush(end)
 }
 
-func (s *standalone) again(_ context.Context, items []item, _ map[uint16]bool) error {
+func (s *standalone) again(items []item) {
 	left := items[:0]
 	for _, it := range items {
 		for ; it.n > 0 && s.d.applied != nil && !it.batch.Snapshot && !it.batch.Own && s.d.isApplied(0, it.entry()); it.n-- {
@@ -130,8 +130,13 @@ func (s *standalone) again(_ context.Context, items []item, _ map[uint16]bool) e
 		}
 	}
 	s.d.lanes[0].push(left...)
-	return nil
 }
+
+// attend implements router: nothing moves here.
+func (s *standalone) attend() error { return nil }
+
+// tick implements router.
+func (s *standalone) tick() {}
 
 // slotsOf implements router.
 func (s *standalone) slotsOf(*lane) []uint16 { return nil }

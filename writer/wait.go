@@ -96,11 +96,37 @@ func (d *dispatcher) completeEverywhere(b *haul.Batch, n int) {
 		b.Done(n)
 		return
 	}
-	b.Expect(n * (len(d.lanes) - 1))
-	for _, l := range d.lanes {
+	d.mu.Lock()
+	lanes := d.lanes
+	d.mu.Unlock()
+	b.Expect(n * (len(lanes) - 1))
+	for _, l := range lanes {
 		l.touch()
 		l.complete(b, n)
 	}
+}
+
+// completeAt completes an item that the node at addr has taken on a connection that is no lane's.
+func (d *dispatcher) completeAt(addr string, it item) {
+	l := d.laneTo(addr)
+	if l == nil { // it has no slot yet
+		d.completeEverywhere(it.batch, 1)
+		return
+	}
+	l.touch()
+	l.complete(it.batch, 1)
+}
+
+// laneTo returns the lane to a node, or nil. Any goroutine may call it.
+func (d *dispatcher) laneTo(addr string) *lane {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range d.lanes {
+		if l.addr == addr {
+			return l
+		}
+	}
+	return nil
 }
 
 // inherit takes over what a lane has kept whose node has no slots any more: they went to others, and its entries with

@@ -71,6 +71,7 @@ type config struct {
 	ConnectDeadline time.Duration // 0 means none
 	DrainDeadline   time.Duration
 	ReplyTimeout    time.Duration
+	OpenSlotTimeout time.Duration
 
 	WaitReplicas int // of each node of the target
 
@@ -156,6 +157,7 @@ func (r *resolver) config() config {
 		ConnectDeadline: r.duration("connect-deadline"),
 		DrainDeadline:   r.duration("drain-deadline"),
 		ReplyTimeout:    r.positive("reply-timeout"),
+		OpenSlotTimeout: r.positive("open-slot-timeout"),
 
 		WaitReplicas: r.int("wait-replicas", 0, 100),
 

@@ -58,6 +58,7 @@ func settings() []setting {
 		{key: "dial-timeout", kind: kindDuration, value: "5s", usage: "`time` for opening one connection, TLS included"},
 		{key: "reply-timeout", kind: kindDuration, value: "60s", usage: "`time` without any reply after which a connection is examined"},
 		{key: "wait-replicas", kind: kindInt, value: "0", usage: "`number` of replicas of each target node that must have a write (WAIT) before it counts as applied"},
+		{key: "open-slot-timeout", kind: kindDuration, value: "10m", usage: "fail when a slot of a target cluster that is being moved takes nothing for this `time`; warn after a tenth of it"},
 		{key: "keepalive.enabled", kind: kindBool, value: "true", hidden: true, usage: "ping idle connections to the target"},
 		{key: "keepalive.interval", kind: kindDuration, value: "0", usage: "`time` between pings on an idle connection to the target; 0 to tune it to the target's own timeout"},
 		{key: "buffer.max-bytes", kind: kindBytes, value: "0", usage: "`size` of everything between reading and acknowledgement, in memory; 0 for the smaller of 128MiB and a quarter of the memory limit"},

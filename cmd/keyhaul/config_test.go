@@ -84,7 +84,7 @@ func TestDefaults(t *testing.T) {
 	d := daemon
 	if d.Name != "default" || d.HTTP != "127.0.0.1:9420" || d.HTTPExplicit || d.Existing != "fail" ||
 		d.Delivery != "exactly-once" || d.ExpiryMode != "source" || d.ExpiryGrace != time.Hour || d.OnLostHistory != "fail" || d.MaxSkipped != 1000 || d.DrainDeadline != 8*time.Second ||
-		d.Source.DialTimeout != 5*time.Second || d.ReplyTimeout != time.Minute || !d.Keepalive.Enabled ||
+		d.Source.DialTimeout != 5*time.Second || d.ReplyTimeout != time.Minute || d.OpenSlotTimeout != 10*time.Minute || !d.Keepalive.Enabled ||
 		d.Buffer.MaxBytes == 0 || d.Buffer.MaxBytes > 128<<20 || d.Ack != "applied" ||
 		d.ReadyMaxLag != 30*time.Second || d.LogFormat != "auto" || d.Progress != "auto" || d.DryRun {
 		t.Errorf("%+v", d)

@@ -14,11 +14,14 @@ func (a *app) expiry(ctx context.Context, e *ends, st *checkpoint.State, l *ledg
 	}
 	found := st.Found && st.Lost == nil
 	holdBack := !found && a.cfg.ExpiryMode == expirySource
+	// In import mode a key whose deadline has passed cannot be moved to another node (MIGRATE answers NOKEY, but the slot
+	// counts it): a slot of a cluster would stay open until the source deletes the key.
+	importing := e.target.Product == "valkey" && e.target.AtLeast(8, 1) && !(e.target.Cluster && ownTarget(l.first.Began))
 	switch {
 	case found && st.Record.Finished > 0:
 		a.log.Warn().Time("since", time.Unix(st.Record.Finished, 0).UTC()).
 			Msg("the target has true deadlines since this haul was finished: a key that has expired there since, and that the source has renewed, may be missing")
-	case found && st.Record.Import, holdBack && e.target.Product == "valkey" && e.target.AtLeast(8, 1):
+	case found && st.Record.Import, holdBack && importing:
 		ok, err := a.store.ImportMode(ctx, true)
 		if err != nil {
 			return err

@@ -16,6 +16,7 @@ func TestExpiry(t *testing.T) {
 	lost := errors.New("lost")
 	for name, x := range map[string]struct {
 		release string
+		cluster bool   // so it says
 		deny    string // right of the user on the target
 		mode    string
 		state   checkpoint.State
@@ -40,6 +41,12 @@ func TestExpiry(t *testing.T) {
 		},
 		"import mode, others' keys": {
 			release: "valkey-8.1", mode: expirySource, began: checkpoint.BeganReplace, want: checkpoint.Record{Import: true},
+		},
+		"a cluster": {
+			release: "valkey-8.1", cluster: true, mode: expirySource, began: checkpoint.BeganEmpty, want: checkpoint.Record{Grace: grace.Milliseconds()},
+		},
+		"a cluster, others' keys": {
+			release: "valkey-8.1", cluster: true, mode: expirySource, began: checkpoint.BeganReplace, want: checkpoint.Record{Import: true},
 		},
 		"import mode forbidden": {
 			release: "valkey-8.1", deny: "-config", mode: expirySource, began: checkpoint.BeganEmpty, want: checkpoint.Record{Grace: grace.Milliseconds()},
@@ -68,6 +75,7 @@ func TestExpiry(t *testing.T) {
 				}
 				a.openStore(e)
 				defer a.store.Close()
+				e.target.Cluster = x.cluster
 			}
 			l := &ledger{first: x.state.Record}
 			l.first.Began = x.began

@@ -185,7 +185,8 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 		NoTransactions: l.ends.noTransactions != nil, Exact: cfg.Delivery == exactlyOnce, Store: l.store, Lease: l.lease, Applied: applied, Ahead: st.Ahead, RunIDs: runIDs, ReplayUntil: replayUntil,
 		Grace: time.Duration(book.first.Grace) * time.Millisecond, PutOff: putOff, ImportSource: book.first.Import,
 		ReplyTimeout: cfg.ReplyTimeout, WaitReplicas: cfg.WaitReplicas, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
-		Waits: l.waits, Log: l.log,
+		OpenSlots: cfg.OpenSlotTimeout,
+		Waits:     l.waits, Log: l.log,
 	}
 	if l.shard != nil {
 		from.Find, from.Together, from.Fork = l.shard.find, l.shard.together, l.shard.all.forks.acquire

@@ -34,6 +34,7 @@ func reportMetrics() []metric {
 		{desc("waiting", "Number of things waited for; status names them."), gauge, func(r *report) float64 { return float64(len(r.Waiting)) }},
 		{desc("snapshot_eta_seconds", "Time until the snapshot is on the target; -1 if unknown."), gauge, func(r *report) float64 { return r.Rate.ETASeconds }},
 		{desc("resent_entries_total", "Entries sent again because a connection was lost before they were acknowledged."), counter, func(r *report) float64 { return float64(r.Target.Resends) }},
+		{desc("frozen_slots", "Slots of a target cluster that move: their entries wait or take another way."), gauge, func(r *report) float64 { return float64(r.Target.FrozenSlots) }},
 	}
 }
 

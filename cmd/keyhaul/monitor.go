@@ -193,6 +193,8 @@ func (r *report) addTarget(w *watched) {
 	r.Target.Ready = r.Target.Ready && s.Ready
 	r.Target.Lanes = append(r.Target.Lanes, s.Lanes...)
 	r.Target.Resends += s.Resends
+	r.Target.FrozenSlots += s.FrozenSlots
+	r.Target.Slots = append(r.Target.Slots, s.Slots...)
 	for what, n := range s.Counts {
 		r.Target.Counts[what] += n
 	}

@@ -92,7 +92,7 @@ func (l *shard) settle(ctx context.Context, slots *topology.SlotSet) error {
 	var failed []error
 	slots.Each(func(slot uint16) {
 		wg.Go(func() {
-			err := to.Settle(ctx, &writer.Settlement{Slot: slot, Held: held[slot], Mine: func(mine bool) { l.own(slot, mine) }})
+			err := to.Settle(&writer.Settlement{Slot: slot, Held: held[slot], Mine: func(mine bool) { l.own(slot, mine) }})
 			l.owns(slot)
 			if err != nil {
 				mu.Lock()

@@ -64,6 +64,7 @@ type setup struct {
 	target  map[string]string // and of each node of the target
 	fill    float64           // scale of the data that the source holds before, see rt.FillMixed; 0.003 if 0
 	rate    int               // of the load, units a second; 3000 if 0
+	drift   time.Duration     // by which deadlines may differ in the end
 	flags   []string          // of every keyhaul
 }
 
@@ -328,7 +329,7 @@ func (s *trial) compare(options rt.CompareOptions) rt.Report {
 func (s *trial) equal(fullSyncs int64) {
 	s.t.Helper()
 	s.level()
-	r := s.compare(rt.CompareOptions{Grace: grace})
+	r := s.compare(rt.CompareOptions{Grace: grace, TTLTolerance: s.setup.drift})
 	if !r.Equal() || r.Keys == 0 {
 		s.t.Errorf("source and target differ after %d faults: %s", s.counted, r)
 	}

@@ -116,6 +116,12 @@ func statusText(r report) string {
 		line("lane "+laneNumber(i), "%s %s, %d entries in flight, last reply %.1f s ago, pings %d, reconnects %d, redirects %d",
 			x.Address, x.State, x.Entries, x.LastReply, x.Pings, x.Reconnects, x.Redirects)
 	}
+	for _, x := range r.Target.Slots {
+		line("frozen slot", "%d since %s: %s from %s to %s, %d entries wait", x.Slot, x.Since.UTC().Format(time.RFC3339), x.Cause, x.From, x.To, x.Waiting)
+	}
+	if more := r.Target.FrozenSlots - len(r.Target.Slots); more > 0 {
+		line("frozen slot", "and %d more", more)
+	}
 	for what, n := range r.Target.Counts {
 		line("counted", "%s %d", what, n)
 	}
