@@ -116,6 +116,16 @@ func (c *conn) transaction(ctx context.Context, commands [][]string) error {
 	return c.finish(ctx, commands)
 }
 
+// oneByOne sends commands to a target without transactions.
+func (c *conn) oneByOne(ctx context.Context, commands [][]string) error {
+	for _, args := range commands {
+		if _, err := c.do(ctx, args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // finish sends the rest of a transaction that MULTI has opened.
 func (c *conn) finish(ctx context.Context, commands [][]string) error {
 	var b batch
@@ -167,7 +177,7 @@ func (s *Store) dial(ctx context.Context, addr string, guarded bool) (*conn, err
 	}
 	c.id = r.Int
 	if l := s.lease.Load(); l != nil {
-		if err := l.Check(ctx); err != nil {
+		if err := l.Check(ctx, addr); err != nil {
 			_ = c.Close()
 			return nil, err
 		}

@@ -41,6 +41,9 @@ func (s *Store) Flush(ctx context.Context, lease string) error {
 				if n.addr == l.owner().addr {
 					commands = append(commands, s.Standing(lease)...)
 				}
+				if s.cfg.NoTransactions {
+					return c.oneByOne(ctx, commands)
+				}
 				return c.transaction(ctx, commands)
 			})
 		})

@@ -85,7 +85,7 @@ func TestFlushNodes(t *testing.T) {
 			c.MustDo(key, "SET", key, i)
 		}
 		must(t, s.FlushNodes(testContext(t), 0, all, l.Text(), at(700), nil))
-		must(t, l.Check(testContext(t)))
+		must(t, l.Check(testContext(t), ""))
 		st := load(t, s)
 		if st.Lost != nil || st.Base != at(700).At || st.Nodes[0].Mark.Sparse || slices.Min(st.Applied) != 700 {
 			t.Errorf("base %v, lost %v", st.Base, st.Lost)

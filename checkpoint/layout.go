@@ -95,18 +95,14 @@ func (s *Store) look(ctx context.Context, again bool) (*layout, error) {
 // before the lease runs out.
 const seedTimeout = 3 * time.Second
 
-// first asks addresses in turn, and returns the first good answer or the causes why there is none. It begins with the
-// one that answered last; on a cluster with the one behind it: a node that lost touch with the others tells what was.
+// first asks nodes of a cluster in turn, and returns the first good answer or the causes why there is none. It begins with
+// the one behind that which answered last: a node that lost touch with the others tells what was.
 func (s *Store) first(ctx context.Context, addrs []string, ask func(ctx context.Context, addr string) (*layout, error)) (*layout, error) {
 	s.mu.Lock()
 	last := s.seed
 	s.mu.Unlock()
-	if i := slices.Index(addrs, last); i >= 0 {
-		if s.cfg.Cluster {
-			i++
-		}
-		addrs = slices.Concat(addrs[i:], addrs[:i])
-	}
+	i := slices.Index(addrs, last) + 1
+	addrs = slices.Concat(addrs[i:], addrs[:i])
 	var causes []error
 	for _, addr := range addrs {
 		l, err := s.askOne(ctx, addr, len(addrs) > 1, ask)
@@ -174,19 +170,8 @@ func layoutOf(cluster *topology.Cluster) *layout {
 	return l
 }
 
-// primary finds the one of a standalone target's addresses that is no replica.
+// primary finds the server of a standalone target that is no replica.
 func (s *Store) primary(ctx context.Context) (*layout, error) {
-	return s.first(ctx, s.cfg.Dialer.Endpoint.Addrs, func(ctx context.Context, addr string) (*layout, error) {
-		err := s.fresh(ctx, addr, false, func(c *conn) error {
-			about, err := topology.Inspect(ctx, c.Conn)
-			if err != nil && !refused(err) { // a user without INFO is believed
-				return err
-			}
-			if about.Role == "slave" {
-				return &topology.Error{Addr: addr, Op: "INFO", Err: errors.New("it is a replica")}
-			}
-			return nil
-		})
-		return &layout{nodes: []node{{addr: addr}}}, err
-	})
+	addr, err := s.cfg.Dialer.Primary(ctx)
+	return &layout{nodes: []node{{addr: addr}}}, err
 }

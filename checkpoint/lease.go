@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/keepalive"
 )
 
@@ -55,6 +56,7 @@ type Lease struct {
 	mu   sync.Mutex // guards the following
 	mine claim      // as last confirmed
 	held bool       // Acquire has succeeded and Release was not called
+	at   string     // the address that has confirmed it
 	sent time.Duration
 	lost error // ErrTaken or ErrGone
 
@@ -132,22 +134,49 @@ func (l *Lease) Wait(ctx context.Context) error {
 	return nil
 }
 
-// Check reads the lease from the target: nil if it is this worker's, ErrTaken or ErrGone if it is not. It tries once.
-func (l *Lease) Check(ctx context.Context) error {
-	// Of several addresses of a standalone, another may have become the primary, and the last one still answers; a
-	// cluster's node says when it is not the one to ask.
-	cluster := l.store.cfg.Cluster
-	target, err := l.store.look(ctx, !cluster && len(l.store.cfg.Dialer.Endpoint.Addrs) > 1)
+// Check reads the lease before something is written at addr: nil if it is this worker's, ErrTaken or ErrGone if it is
+// not. A standalone target keeps it there; where another server was promoted, it is renewed there from now on. It tries
+// once.
+func (l *Lease) Check(ctx context.Context, addr string) error {
+	if !l.store.cfg.Cluster {
+		if err := l.moveTo(ctx, addr); err != nil {
+			return err
+		}
+		return l.checkAt(ctx, addr)
+	}
+	target, err := l.store.look(ctx, false)
 	if err == nil {
 		err = l.checkAt(ctx, target.owner().addr)
 	}
-	if err == nil || ctx.Err() != nil || !heals(err) || !cluster {
+	if err == nil || ctx.Err() != nil || !heals(err) {
 		return err
 	}
 	if target, err = l.store.look(ctx, true); err != nil { // the slot may have moved
 		return err
 	}
 	return l.checkAt(ctx, target.owner().addr)
+}
+
+// moveTo makes sure that a lease which was confirmed at another address of a standalone target is kept at addr.
+func (l *Lease) moveTo(ctx context.Context, addr string) error {
+	if at := l.keptAt(); at == addr || at == "" {
+		return nil
+	}
+	l.hangUp()
+	if err := l.renew(ctx); err != nil {
+		return err
+	}
+	if at := l.keptAt(); at != addr {
+		return &topology.Error{Addr: addr, Op: "lease", Err: errors.New("the primary is found at " + at)}
+	}
+	return nil
+}
+
+// keptAt returns the address at which the lease was confirmed last.
+func (l *Lease) keptAt() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.at
 }
 
 func (l *Lease) checkAt(ctx context.Context, addr string) error {

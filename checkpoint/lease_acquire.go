@@ -225,6 +225,9 @@ func (l *Lease) swap(ctx context.Context, decide func(text string, found bool) (
 
 // swapOnce also tells whether the connection must not be used any more.
 func (l *Lease) swapOnce(ctx context.Context, decide func(text string, found bool) (claim, error)) (broken bool, err error) {
+	if l.store.cfg.NoTransactions {
+		return l.swapPlainly(ctx, decide)
+	}
 	key := l.store.Keys().Lease()
 	var b batch
 	b.add("WATCH", key)
@@ -243,10 +246,34 @@ func (l *Lease) swapOnce(ctx context.Context, decide func(text string, found boo
 	if err := l.conn.finish(ctx, [][]string{{"SET", key, next.String()}}); err != nil {
 		return !errors.Is(err, errAborted), err
 	}
+	l.confirmed(next, sent)
+	return false, nil
+}
+
+// swapPlainly is swapOnce on a target without transactions: between reading and writing another worker may do the same.
+func (l *Lease) swapPlainly(ctx context.Context, decide func(text string, found bool) (claim, error)) (broken bool, err error) {
+	key := l.store.Keys().Lease()
+	is, err := l.conn.do(ctx, "GET", key)
+	if err != nil {
+		return true, err
+	}
+	next, err := decide(is.Text, !is.Null)
+	if err != nil {
+		return false, err
+	}
+	sent := l.clock()
+	if _, err := l.conn.do(ctx, "SET", key, next.String()); err != nil {
+		return true, err
+	}
+	l.confirmed(next, sent)
+	return false, nil
+}
+
+// confirmed notes that the target holds the lease as next, which was sent at a time.
+func (l *Lease) confirmed(next claim, sent time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.mine, l.sent = next, sent
-	return false, nil
+	l.mine, l.at, l.sent = next, l.conn.addr, sent
 }
 
 // hangUp closes the lease's connection.

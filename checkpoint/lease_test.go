@@ -93,7 +93,7 @@ func TestLeaseOfOneWorker(t *testing.T) {
 	if !l.Valid() || !strings.HasPrefix(l.Text(), "1 1 w1 ") {
 		t.Errorf("%q, valid %v", l.Text(), l.Valid())
 	}
-	must(t, l.Check(ctx))
+	must(t, l.Check(ctx, server.Addr))
 	stop := keepUp(l)
 	time.Sleep(2 * testSilence)
 	must(t, l.Wait(ctx))
@@ -116,7 +116,7 @@ func TestLeaseOfOneWorker(t *testing.T) {
 		t.Error(next.Text())
 	}
 	must(t, l.Release(ctx)) // is not its own any more
-	must(t, next.Check(ctx))
+	must(t, next.Check(ctx, server.Addr))
 }
 
 func TestLeaseIsHeld(t *testing.T) {
@@ -145,7 +145,7 @@ func TestLeaseIsHeld(t *testing.T) {
 	if first.Valid() || !second.Valid() {
 		t.Error("both are valid, or none")
 	}
-	if err := first.Check(ctx); !errors.Is(err, ErrTaken) || haul.ExitOf(err) != haul.ExitHeld {
+	if err := first.Check(ctx, server.Addr); !errors.Is(err, ErrTaken) || haul.ExitOf(err) != haul.ExitHeld {
 		t.Errorf("%v", err)
 	}
 }
@@ -319,7 +319,7 @@ func TestLeaseOutlivesAFailover(t *testing.T) {
 		}
 		return nil
 	})
-	must(t, l.Check(ctx))
+	must(t, l.Check(ctx, ""))
 	if !l.Valid() || !strings.HasPrefix(l.Text(), "1 1 w1 ") {
 		t.Errorf("%q, valid %v", l.Text(), l.Valid())
 	}
@@ -342,7 +342,7 @@ func TestStandaloneWithSeveralAddresses(t *testing.T) {
 	server.MustDo("REPLICAOF", "127.0.0.1", replica.Port)
 	must(t, s.Save(testContext(t), streaming))
 	must(t, s.Mark(testContext(t), at(300)))
-	must(t, l.Check(testContext(t)))
+	must(t, l.Check(testContext(t), replica.Addr))
 	if st := load(t, s); st.Lost != nil || st.Nodes[0].Addr != replica.Addr || st.Base.Offset != 300 {
 		t.Errorf("%+v", st)
 	}
@@ -353,7 +353,7 @@ func TestLeaseIsLostWithItsKey(t *testing.T) {
 	ctx, l := testContext(t), newLease(s, "w1")
 	must(t, l.Acquire(ctx, false, nil))
 	server.MustDo("FLUSHALL")
-	if err := l.Check(ctx); !errors.Is(err, ErrGone) {
+	if err := l.Check(ctx, server.Addr); !errors.Is(err, ErrGone) {
 		t.Errorf("Check: %v", err)
 	}
 	if err := l.Run(ctx); !errors.Is(err, ErrGone) || l.Valid() {

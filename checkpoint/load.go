@@ -166,8 +166,9 @@ func (s *Store) readNode(ctx context.Context, c *conn, n node) (reading, error) 
 	r := reading{node: n}
 	var b batch
 	b.add("INFO")
-	if n.slots == nil {
-		b.add("MGET", keys.Whole(), keys.WholeMark())
+	if n.slots == nil { // one by one: behind a proxy the two may be on different servers
+		b.add("GET", keys.Whole())
+		b.add("GET", keys.WholeMark())
 	}
 	for _, slot := range n.slots {
 		b.add("MGET", keys.Fence(slot), keys.Mark(slot))
@@ -180,11 +181,19 @@ func (s *Store) readNode(ctx context.Context, c *conn, n node) (reading, error) 
 			r.about = topology.ParseInfo(reply.Text) // nothing from a user without INFO
 			return nil
 		}
-		if err := reply.Err(); open(err) {
+		if err := reply.Err(); n.slots != nil && open(err) {
 			opened = append(opened, i-1)
 			reply.Array = []resp.Reply{{Null: true}, {Null: true}}
 		} else if err != nil {
 			return err
+		}
+		if n.slots == nil {
+			if i == 1 {
+				r.fences = append(r.fences, parseValue(reply))
+			} else {
+				r.marks = append(r.marks, parseValue(reply))
+			}
+			return nil
 		}
 		if len(reply.Array) != 2 {
 			return errors.New("MGET of two keys has other than two values")

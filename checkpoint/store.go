@@ -29,7 +29,11 @@ type Config struct {
 
 	// Mine tells which slots are the link's: only keys of those are removed, and only those have fences. nil: all.
 	Mine func(slot uint16) bool
-	Log  zerolog.Logger
+
+	// NoTransactions says that the target, a proxy, has no MULTI and WATCH. Then two workers that start at the same
+	// moment may both take the lease.
+	NoTransactions bool
+	Log            zerolog.Logger
 }
 
 // Store keeps a haul's state on its target. Its methods may run at once. Once a lease was acquired with it, it opens

@@ -18,6 +18,8 @@ const (
 	pollEvery    = time.Second
 	runwayWindow = 30 // polls that the write rate of the source is taken from
 	runwayWarned = 5  // polls before anything is said about it
+
+	replacedEvery = 5 // polls between two looks at the source's other addresses
 )
 
 func (p *PSYNC) setConn(c *resp.Conn) {
@@ -167,9 +169,10 @@ type poll struct {
 	offset int64
 }
 
-// watch asks the source each second how far its own stream is.
+// watch asks the source each second how far its own stream is, and whether it is still what it was.
 func (p *PSYNC) watch(ctx context.Context) error {
 	var conn *resp.Conn
+	var at string
 	hangUp := func() {
 		if conn != nil {
 			_ = conn.Close()
@@ -179,19 +182,25 @@ func (p *PSYNC) watch(ctx context.Context) error {
 	defer hangUp()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	for {
-		if conn == nil {
-			if addr, err := p.address(ctx); err == nil {
-				conn, _ = p.cfg.Dialer.Open(ctx, addr) // the link tells what is wrong
-			}
+	for polls := 1; ; polls++ {
+		if addr, err := p.address(ctx); err == nil && addr != at {
+			hangUp()
+			at = addr
+		}
+		if conn == nil && at != "" {
+			conn, _ = p.cfg.Dialer.Open(ctx, at) // the link tells what is wrong
 		}
 		if conn != nil {
 			node, err := p.question(ctx, conn)
 			if err == nil {
 				p.polledNode(node)
+				p.leaveDemoted(node)
 			} else {
 				hangUp()
 			}
+		}
+		if polls%replacedEvery == 0 {
+			p.leaveReplaced(ctx)
 		}
 		select {
 		case <-tick.C:
@@ -208,18 +217,46 @@ func (p *PSYNC) question(ctx context.Context, c *resp.Conn) (topology.Node, erro
 	return topology.Inspect(ctx, c)
 }
 
-// address is where the link is connected to, or was last.
+// leaveDemoted closes the link when its server has become a replica since it was chosen: the primary is looked for.
+func (p *PSYNC) leaveDemoted(n topology.Node) {
+	p.mu.Lock()
+	c, at := p.conn, p.addr
+	demoted := c != nil && n.Role == "slave" && p.node.Role == "master" && n.RunID == p.node.RunID
+	p.mu.Unlock()
+	if demoted {
+		p.cfg.Log.Warn().Str("address", at).Str("primary", fmt.Sprintf("%s:%d", n.MasterHost, n.MasterPort)).
+			Msg("the source has become a replica: it is left, and its new primary is looked for")
+		_ = c.Close() // the receiver notices
+	}
+}
+
+// leaveReplaced closes the link to a primary in whose place another one was promoted, though it does not know of that.
+func (p *PSYNC) leaveReplaced(ctx context.Context) {
+	p.mu.Lock()
+	c, at, role := p.conn, p.addr, p.node.Role
+	p.mu.Unlock()
+	spool := p.spool.Load()
+	if c == nil || role == "slave" || spool == nil || !p.chooses() {
+		return
+	}
+	// what cannot go on where we are is looked at when the link is lost
+	found, err := Find(ctx, p.cfg.Dialer, false, p.history(spool.End()))
+	if err != nil || found[0] == at {
+		return
+	}
+	p.cfg.Log.Warn().Str("address", at).Str("promoted", found[0]).Msg("another server was promoted in place of the source: it is left")
+	_ = c.Close() // the receiver notices
+}
+
+// address is where the link is connected to, or was last; before, where it is going to be.
 func (p *PSYNC) address(ctx context.Context) (string, error) {
 	p.mu.Lock()
 	addr := p.addr
 	p.mu.Unlock()
-	switch {
-	case addr != "":
+	if addr != "" {
 		return addr, nil
-	case p.cfg.Find == nil:
-		return p.cfg.Dialer.Endpoint.Addrs[0], nil
 	}
-	addrs, err := p.cfg.Find(ctx)
+	addrs, err := p.find(ctx, nil)
 	if err == nil && len(addrs) == 0 {
 		err = errors.New("no address is known")
 	}

@@ -13,6 +13,7 @@ import (
 // PSYNCConfig describes a link to a source.
 type PSYNCConfig struct {
 	Dialer         *topology.Dialer
+	PreferReplica  bool   // read from a replica of the source, if there is one
 	Dir            string // of the spool; empty: memory only
 	SpoolMax       int64  // bytes
 	SpoolWindow    int64  // bytes in memory for a decoder that keeps up

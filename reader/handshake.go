@@ -17,11 +17,36 @@ import (
 // handshakeTimeout bounds each answer of the handshake; a source that is about to fork says so by newlines.
 const handshakeTimeout = 30 * time.Second
 
-// connect opens a connection that is ready for PSYNC.
-func (p *PSYNC) connect(ctx context.Context) (*resp.Conn, error) {
+// connect opens a connection that is ready for PSYNC, to a server that can continue h, if that is not nil.
+func (p *PSYNC) connect(ctx context.Context, h *History) (*resp.Conn, error) {
 	return topology.Connect(ctx, topology.ConnectOptions{
-		Dialer: p.cfg.Dialer, Role: "source", Find: p.cfg.Find, Prepare: p.prepare, Observe: p.observe, Backoff: &p.backoff,
+		Dialer: p.cfg.Dialer, Role: "source", Prepare: p.prepare, Observe: p.observe, Backoff: p.backoff,
+		Find: func(ctx context.Context) ([]string, error) { return p.find(ctx, h) },
 	})
+}
+
+// find returns the addresses to try.
+func (p *PSYNC) find(ctx context.Context, h *History) ([]string, error) {
+	if p.cfg.Find != nil {
+		return p.cfg.Find(ctx)
+	}
+	return Find(ctx, p.cfg.Dialer, p.cfg.PreferReplica, h)
+}
+
+// chooses tells whether the link looks for its server among several.
+func (p *PSYNC) chooses() bool { return p.cfg.Find == nil && p.cfg.Dialer.Endpoint.Several() }
+
+// history is what the link has read so far, up to offset.
+func (p *PSYNC) history(offset int64) *History {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := &History{ID: p.lineage.ReplID, Offset: offset, Highest: max(offset, p.highest)}
+	for _, from := range p.ids {
+		if from.id != h.ID {
+			h.Earlier = append(h.Earlier, from.id)
+		}
+	}
+	return h
 }
 
 // observe shows why a connection is not there.
@@ -45,6 +70,9 @@ func (p *PSYNC) prepare(ctx context.Context, c *resp.Conn) error {
 	node, err := topology.Inspect(ctx, c)
 	if err != nil {
 		return err
+	}
+	if node.Role == "slave" && p.chooses() && !p.cfg.PreferReplica {
+		return topology.ErrReplica(node) // since it was chosen
 	}
 	p.mu.Lock()
 	p.node = node

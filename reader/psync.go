@@ -43,7 +43,7 @@ type PSYNC struct {
 	polled   []poll
 	ackNow   chan struct{}
 	awaiting atomic.Bool // the source waits for an ACK before it begins the stream
-	backoff  keepalive.Backoff
+	backoff  *keepalive.Backoff
 
 	superseded atomic.Bool // history is lost, and another full copy comes
 }
@@ -56,6 +56,7 @@ func NewPSYNC(cfg PSYNCConfig) *PSYNC {
 		budget:     &aof.Budget{Max: cfg.SpoolMax},
 		ackNow:     make(chan struct{}, 1),
 		stuckAfter: 30 * time.Second,
+		backoff:    topology.NewBackoff(cfg.Dialer.Endpoint),
 		status: haul.LinkStatus{
 			Source: cfg.Dialer.Endpoint.String(), Phase: haul.PhaseConnecting,
 			SourceOffset: -1, Received: -1, Applied: -1, RunwaySeconds: -1,
@@ -172,7 +173,7 @@ func (p *PSYNC) begin(ctx context.Context, generation uint64, clean Clean) (*ful
 		if err != nil {
 			return nil, err
 		}
-		conn, err := p.connect(ctx)
+		conn, err := p.connect(ctx, nil)
 		if err != nil {
 			release()
 			return nil, err

@@ -231,7 +231,7 @@ func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Con
 		}
 	}
 	for {
-		conn, err := p.connect(ctx)
+		conn, err := p.connect(ctx, p.history(s.stream.End()))
 		if err != nil {
 			return nil, err
 		}
@@ -260,10 +260,15 @@ func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Con
 // would cost it a fork.
 func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, s *fullSync) error {
 	offset := s.stream.End()
+	h := p.history(offset)
+	id := h.ID
 	p.mu.Lock()
-	node, id, highest := p.node, p.lineage.ReplID, p.highest
+	node := p.node
 	p.mu.Unlock()
-	if err := historyLeft(node, id, offset, max(offset, highest)); err != nil {
+	if err := h.left(node); err != nil {
+		if p.chooses() { // it could when it was chosen
+			return fmt.Errorf("%w: %s", errNotNow, err.Error())
+		}
 		return err
 	}
 	r, err := p.psync(ctx, c, id, offset)
@@ -279,7 +284,7 @@ func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, s *fullSync) error
 	if r.id == "" || r.id == id {
 		return nil
 	}
-	if !p.renamed(r.id, offset, highest) {
+	if !p.renamed(r.id, offset, h.Highest) {
 		return fmt.Errorf("%w: keys of the source were read meanwhile", errNotNow)
 	}
 	s.stream.SetReplID(r.id)

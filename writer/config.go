@@ -60,6 +60,10 @@ type Config struct {
 	OpenSlots     time.Duration // how long a slot of a cluster may take nothing, because it moves; 0: for ever
 	Waits         *haul.Waits
 	Log           zerolog.Logger
+
+	// NoTransactions says that a target which is no cluster takes no transaction over several keys: it is a proxy, or
+	// a node of a cluster behind one. The source's transactions go there command by command. Exact does not allow it.
+	NoTransactions bool
 }
 
 // New returns a writer for the target that cfg.Node describes.

@@ -20,13 +20,19 @@ func (d *dispatcher) connect(ctx context.Context, l *lane, once bool) error {
 	ctx, giveUp := context.WithCancel(ctx)
 	defer giveUp()
 	l.state.Store("connecting")
+	addrs := []string{l.addr}
+	if !d.cfg.Node.Cluster {
+		addrs = nil // wherever the server is found now
+	}
 	conn, err := topology.Connect(ctx, topology.ConnectOptions{
-		Dialer: d.cfg.Dialer, Role: "target", Addrs: []string{l.addr}, Prepare: func(ctx context.Context, c *resp.Conn) error {
+		Dialer: d.cfg.Dialer, Role: "target", Addrs: addrs, Prepare: func(ctx context.Context, c *resp.Conn) error {
 			return d.prepare(ctx, l, c)
 		},
 		Observe: func(e topology.Event) {
 			l.state.Store(e.State.String())
 			switch e.State {
+			case topology.Connecting:
+				l.setAddr(e.Addr)
 			case topology.BackingOff:
 				if once {
 					giveUp()
@@ -45,6 +51,7 @@ func (d *dispatcher) connect(ctx context.Context, l *lane, once bool) error {
 		l.reconnects.Add(1)
 	}
 	l.served, l.fresh = true, true
+	d.reached = l.addr
 	l.begin(conn)
 	d.group.Go(func() error {
 		l.serve(d.runCtx, conn)
@@ -61,7 +68,7 @@ func (d *dispatcher) prepare(ctx context.Context, l *lane, c *resp.Conn) error {
 		return err
 	}
 	if node.Role == "slave" {
-		return fmt.Errorf("it is a replica of %s:%d now", node.MasterHost, node.MasterPort)
+		return topology.ErrReplica(node)
 	}
 	if err := d.known(l, node); err != nil {
 		return err
@@ -93,7 +100,7 @@ func (d *dispatcher) prepare(ctx context.Context, l *lane, c *resp.Conn) error {
 		}
 	}
 	if d.cfg.Lease != nil { // after its name is known, so that who takes over finds this connection or this one the lease
-		err := d.cfg.Lease.Check(ctx)
+		err := d.cfg.Lease.Check(ctx, l.addr)
 		if errors.Is(err, checkpoint.ErrTaken) || errors.Is(err, checkpoint.ErrGone) {
 			return &topology.Permanent{Err: err}
 		}

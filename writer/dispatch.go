@@ -64,6 +64,7 @@ type dispatcher struct {
 	slots       *slotTable
 	fenceKeys   []string        // by slot
 	opened      bool            // every lane was connected once
+	reached     string          // the address that a lane was connected to last
 	runIDs      map[string]bool // of the servers that this run has been connected to, or knows the fences of
 	applied     []int64         // what the target is known to have of the stream, by slot; nil before the stream
 	resumed     int64           // the highest of what it was known to have at the start
@@ -92,7 +93,8 @@ func newDispatcher(cfg Config) *dispatcher {
 		enc: encoder{
 			existing: cfg.Existing,
 			pxat:     knowsPXAT(cfg.Node),
-			strings:  !cfg.Node.Cluster && cfg.Existing != ExistingSkip,
+			strings:  !cfg.Node.Cluster && cfg.Existing != ExistingSkip && !cfg.NoTransactions,
+			plain:    cfg.NoTransactions,
 			function: command.Lookup([]byte("FUNCTION")),
 			grace:    cfg.Grace.Milliseconds(),
 		},
@@ -322,8 +324,8 @@ func (l *lane) up() bool {
 }
 
 // lost hears that a lane is down.
-func (d *dispatcher) lost(l *lane, err error) {
-	d.cfg.Log.Warn().Str("address", l.addr).Err(err).Msg("a connection to the target is lost")
+func (d *dispatcher) lost(addr string, err error) {
+	d.cfg.Log.Warn().Str("address", addr).Err(err).Msg("a connection to the target is lost")
 	d.broken.Store(true)
 	signal(d.trouble)
 }
@@ -372,8 +374,11 @@ func (d *dispatcher) Status() haul.WriterStatus {
 }
 
 func (l *lane) status() haul.LaneStatus {
+	l.mu.Lock()
+	addr := l.addr
+	l.mu.Unlock()
 	s := haul.LaneStatus{
-		Address: l.addr, State: l.state.Load().(string),
+		Address: addr, State: l.state.Load().(string),
 		Entries: l.entries.Load(), Bytes: l.bytes.Load(), Written: l.wrote.Load(),
 		Pings: l.pings.Load(), Reconnects: l.reconnects.Load(), Redirects: l.redirects.Load(),
 	}

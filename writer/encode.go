@@ -11,6 +11,7 @@ type encoder struct {
 	existing Existing
 	pxat     bool // SET has PXAT: Redis 6.2
 	strings  bool // keys of the snapshot that are plain strings travel in one MSET a batch
+	plain    bool // the target has no transactions
 	function *command.Spec
 	grace    int64 // ms that deadlines are held back by
 

@@ -73,9 +73,19 @@ func fenceAt(b *haul.Batch, e *haul.Entry) checkpoint.Fence {
 	return checkpoint.Fence{Generation: at.Generation, At: at, Sub: e.End - e.Resume}
 }
 
-// flushing appends a command that may remove keyhaul's own keys, in a transaction with what writes them anew.
+// flushing appends a command that may remove keyhaul's own keys, in a transaction with what writes them anew, if the
+// target has transactions.
 func (c *encoder) flushing(o *outbox, it item) {
 	b, cmd := it.batch, &it.batch.Commands[it.entry().First]
+	if c.plain {
+		o.put(b.Bytes(cmd.Raw))
+		o.expect(op{item: it, kind: opOne, left: 1, total: 1, count: 1})
+		for _, args := range c.restand(b, cmd) {
+			o.control(opPing, args...)
+		}
+		o.db = unknownDB
+		return
+	}
 	o.text("*1\r\n$5\r\nMULTI\r\n")
 	o.put(b.Bytes(cmd.Raw))
 	n := 3 + c.stand(o, b, cmd)

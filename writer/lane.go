@@ -21,7 +21,7 @@ import (
 // handed to the dispatcher, which alone decides what is sent again.
 type lane struct {
 	d    *dispatcher
-	addr string
+	addr string // changes, under mu, only while the lane is down
 	keep *keepalive.Keeper
 	wake chan struct{}
 
@@ -121,6 +121,13 @@ func (l *lane) push(items ...item) {
 	signal(l.wake)
 }
 
+// setAddr says where the lane is going to be connected to.
+func (l *lane) setAddr(addr string) {
+	l.mu.Lock()
+	l.addr = addr
+	l.mu.Unlock()
+}
+
 // begin takes a ready connection, which serve then runs.
 func (l *lane) begin(conn *resp.Conn) {
 	l.replied.Store(time.Now().UnixNano())
@@ -168,11 +175,12 @@ func (l *lane) serve(ctx context.Context, conn *resp.Conn) {
 	l.mu.Lock()
 	l.conn = nil
 	l.held = true
+	addr := l.addr // from here on it may change
 	close(l.over)
 	retired := l.retired
 	l.mu.Unlock()
 	if ctx.Err() == nil && !retired {
-		l.d.lost(l, err)
+		l.d.lost(addr, err)
 	}
 }
 

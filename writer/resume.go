@@ -71,15 +71,17 @@ func (d *dispatcher) skipApplied(b *haul.Batch) int {
 }
 
 // takeApart makes single commands of a transaction of which an earlier run, whose buffer was too small for it, has
-// written the beginning in pieces: then the fences tell which of them are applied.
+// written the beginning in pieces: then the fences tell which of them are applied. It does so with every transaction if
+// the target has none.
 func (d *dispatcher) takeApart(b *haul.Batch) {
-	if d.applied == nil || b.Snapshot || len(b.Entries) == 0 || b.Entries[0].Start >= d.resumed {
+	resumed := d.applied != nil && len(b.Entries) > 0 && b.Entries[0].Start < d.resumed
+	if b.Snapshot || !resumed && !d.cfg.NoTransactions {
 		return
 	}
 	var all []haul.Entry
 	for i := range b.Entries {
 		e := &b.Entries[i]
-		if e.Kind != haul.KindTransaction || !d.isBegun(b, e) {
+		if e.Kind != haul.KindTransaction || !d.cfg.NoTransactions && !d.isBegun(b, e) {
 			if all != nil {
 				all = append(all, *e)
 			}
@@ -87,6 +89,9 @@ func (d *dispatcher) takeApart(b *haul.Batch) {
 		}
 		if all == nil {
 			all = append(all, b.Entries[:i]...)
+		}
+		if d.cfg.NoTransactions {
+			d.count("transactions_split", 1)
 		}
 		for j := e.First; j < e.First+e.N; j++ {
 			c := &b.Commands[j]

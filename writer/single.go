@@ -43,7 +43,7 @@ func (s *singles) conn(ctx context.Context, addr string) (*resp.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.introduce(ctx, c); err != nil {
+	if err := d.introduce(ctx, c, addr); err != nil {
 		_ = c.Close()
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (s *singles) conn(ctx context.Context, addr string) (*resp.Conn, error) {
 }
 
 // introduce names a connection, and makes sure that it may write.
-func (d *dispatcher) introduce(ctx context.Context, c *resp.Conn) error {
+func (d *dispatcher) introduce(ctx context.Context, c *resp.Conn, addr string) error {
 	const timeout = 10 * time.Second
 	for _, call := range [][]string{{"CLIENT", "SETNAME", d.cfg.Dialer.ClientName}, {"CLIENT", "IMPORT-SOURCE", "ON"}} {
 		if call[1] == "IMPORT-SOURCE" && !d.cfg.ImportSource {
@@ -68,7 +68,7 @@ func (d *dispatcher) introduce(ctx context.Context, c *resp.Conn) error {
 	if d.cfg.Lease == nil {
 		return nil
 	}
-	return d.cfg.Lease.Check(ctx)
+	return d.cfg.Lease.Check(ctx, addr)
 }
 
 func (s *singles) hangUp(addr string) {

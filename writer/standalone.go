@@ -15,19 +15,45 @@ type standalone struct {
 
 func (s *standalone) mode() string { return "standalone" }
 
+// open implements router. The server may have got another address since: that of a replica which was promoted. All lanes
+// lead to one server.
 func (s *standalone) open(ctx context.Context) error {
 	if len(s.d.lanes) == 0 {
-		addr := s.d.cfg.Dialer.Endpoint.Addrs[0]
 		lanes := make([]*lane, max(s.d.cfg.SnapshotLanes, 1))
 		for i := range lanes {
-			lanes[i] = newLane(s.d, addr)
+			lanes[i] = newLane(s.d, s.addr())
 			if i == 0 && s.d.cfg.Store != nil {
 				lanes[i].marked = s.d.cfg.Store.Keys().WholeMark()
 			}
 		}
 		s.d.setLanes(lanes)
 	}
-	return s.d.connectAll(ctx, s.d.lanes)
+	for {
+		if err := s.d.connectAll(ctx, s.d.lanes); err != nil || s.together() {
+			return err
+		}
+	}
+}
+
+// addr is what a lane shows before it is connected for the first time.
+func (s *standalone) addr() string {
+	if e := s.d.cfg.Dialer.Endpoint; e.Sentinels == nil {
+		return e.Addrs[0]
+	}
+	return s.d.cfg.Dialer.Endpoint.String()
+}
+
+// together closes the lanes that lead to another server than the one that was connected to last, and reports whether
+// there was none.
+func (s *standalone) together() bool {
+	all := true
+	for _, l := range s.d.lanes {
+		if l.addr != s.d.reached {
+			l.close()
+			all = false
+		}
+	}
+	return all
 }
 
 // connectAll brings up those lanes that are down.

@@ -28,6 +28,9 @@ const (
 	expirySource = "source"
 	expiryTarget = "target"
 
+	targetAuto       = "auto"
+	targetStandalone = "standalone"
+
 	ackAuto     = "auto"
 	ackApplied  = "applied"
 	ackReceived = "received"
@@ -44,6 +47,8 @@ type config struct {
 	StateDir string // parent of the haul's own folder; empty means memory only
 
 	Source, Target topology.Endpoint // without addresses where a command needs none
+	PreferReplica  bool              // read from a replica of the source
+	TargetMode     string            // targetAuto or targetStandalone
 
 	HTTP         string // host:port; empty means no server
 	HTTPExplicit bool   // chosen by the operator: a busy port is an error, not replaced
@@ -131,6 +136,8 @@ func (r *resolver) config() config {
 		StateDir:      r.stateDir("state-dir"),
 		Source:        r.endpoint("source"),
 		Target:        r.endpoint("target"),
+		PreferReplica: r.bool("source.prefer-replica"),
+		TargetMode:    r.enum("target.mode"),
 		HTTP:          r.listen("http"),
 		HTTPExplicit:  r.explicit("http"),
 		Until:         r.enum("until"),

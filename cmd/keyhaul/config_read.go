@@ -134,59 +134,6 @@ func (r *resolver) stateDir(key string) string {
 	return ""
 }
 
-// endpoint puts the settings of one end together. The zero Endpoint stands for an end without a URL.
-func (r *resolver) endpoint(end string) topology.Endpoint {
-	text := func(key string) string { return r.values[end+"."+key].text() }
-	e := topology.Endpoint{}
-	if url := end + ".url"; r.values[url].text() != "" {
-		var err error
-		if e, err = topology.Parse(r.values[url].text()); err != nil {
-			r.refuse(url, err.Error())
-		}
-	}
-	if user := text("username"); user != "" {
-		e.Username = user
-	}
-	inURL := e.Password != ""
-	if password := text("password"); password != "" {
-		e.Password = password
-	}
-	e.PasswordFile = text("password-file")
-	if e.Password != "" && e.PasswordFile != "" {
-		other := end + ".password"
-		if inURL && text("password") == "" {
-			other = "the password in " + end + ".url"
-		}
-		r.refuse(end+".password-file", "give either this or "+other+", not both")
-	}
-	e.TLS = topology.TLSOptions{
-		CAFile: text("tls.ca"), CertFile: text("tls.cert"), KeyFile: text("tls.key"),
-		ServerName: text("tls.server-name"), Insecure: r.bool(end + ".tls.insecure"),
-	}
-	r.checkTLS(end, e)
-	e.AddressMap = r.addressMap(end + ".address-map")
-	return e
-}
-
-func (r *resolver) checkTLS(end string, e topology.Endpoint) {
-	if (e.TLS.CertFile == "") != (e.TLS.KeyFile == "") {
-		key, other := end+".tls.cert", end+".tls.key"
-		if e.TLS.CertFile == "" {
-			key, other = other, key
-		}
-		r.refuse(key, "needs "+other+" too")
-	}
-	if e.Scheme == "" || e.Scheme == topology.SchemeTLS {
-		return
-	}
-	for _, key := range []string{"ca", "cert", "key", "server-name", "insecure"} {
-		key = end + ".tls." + key
-		if v := r.values[key]; r.explicit(key) && v.text() != "" && v.text() != "false" {
-			r.refuse(key, "has no effect without TLS: begin "+end+".url with rediss://")
-		}
-	}
-}
-
 func (r *resolver) addressMap(key string) map[string]string {
 	if len(r.values[key].texts) == 0 {
 		return nil

@@ -40,6 +40,8 @@ const annotationRequired = "keyhaul/required"
 func settings() []setting {
 	all := append(endSettings("source", "read from"), endSettings("target", "write to")...)
 	return append(all, []setting{
+		{key: "source.prefer-replica", kind: kindBool, value: "false", usage: "read from a replica of the source, of those that its addresses or its sentinels name, and from the primary if there is none"},
+		{key: "target.mode", kind: kindEnum, value: targetAuto, words: []string{targetAuto, targetStandalone}, usage: "`how` to take the target: auto asks it whether it is a cluster, standalone takes it for one server, such as a proxy"},
 		{key: "name", kind: kindString, value: "default", usage: "`name` of this haul, of its state folder and its connections; letters, digits, - _ ."},
 		{key: "state-dir", kind: kindString, usage: "`folder` for the spool and other state, or none for memory only (default $STATE_DIRECTORY, else keyhaul in the user's XDG state folder)"},
 		{key: "http", kind: kindString, value: "127.0.0.1:9420", usage: "`address` of status and metrics; empty for none"},
@@ -78,7 +80,7 @@ func settings() []setting {
 // endSettings are those of one end of the haul.
 func endSettings(end, doing string) []setting {
 	return []setting{
-		{key: end + ".url", kind: kindString, alias: end, secret: true, usage: "`address` of the server or cluster to " + doing + ": redis://[user:password@]host:port, rediss:// for TLS, unix:///path; several hosts separated by commas"},
+		{key: end + ".url", kind: kindString, alias: end, secret: true, usage: "`address` of the server or cluster to " + doing + ": redis://[user:password@]host:port, rediss:// for TLS, unix:///path, redis+sentinel://host:26379/name; several hosts separated by commas"},
 		{key: end + ".username", kind: kindString, secret: true, usage: "ACL `user` of the " + end},
 		{key: end + ".password", kind: kindString, secret: true, usage: "`password` of the " + end + "; other users of this machine can see flags: prefer the environment or a password file"},
 		{key: end + ".password-file", kind: kindString, usage: "`file` with the password of the " + end + ", read again at each connect"},
@@ -88,6 +90,15 @@ func endSettings(end, doing string) []setting {
 		{key: end + ".tls.server-name", kind: kindString, usage: "`name` in the certificate of the " + end + " (default the host that is dialled)"},
 		{key: end + ".tls.insecure", kind: kindBool, value: "false", usage: "do not verify the certificate of the " + end},
 		{key: end + ".address-map", kind: kindList, usage: "`announced=reachable` addresses of the " + end + "'s nodes (host:port=host:port or host=host), behind NAT or in containers; may be repeated"},
+		{key: end + ".sentinel-username", kind: kindString, secret: true, usage: "ACL `user` of the sentinels of the " + end},
+		{key: end + ".sentinel-password", kind: kindString, secret: true, usage: "`password` of the sentinels of the " + end},
+		{key: end + ".sentinel-password-file", kind: kindString, usage: "`file` with the password of the sentinels of the " + end + ", read again at each connect"},
+		{key: end + ".sentinel-tls", kind: kindBool, value: "false", usage: "connect to the sentinels of the " + end + " by TLS"},
+		{key: end + ".sentinel-tls-ca", kind: kindString, usage: "PEM `file` of the authorities that verify these sentinels (default the system's)"},
+		{key: end + ".sentinel-tls-cert", kind: kindString, usage: "PEM `file` with keyhaul's own certificate for these sentinels"},
+		{key: end + ".sentinel-tls-key", kind: kindString, usage: "PEM `file` with the key of that certificate"},
+		{key: end + ".sentinel-tls-server-name", kind: kindString, usage: "`name` in the certificates of these sentinels (default the host that is dialled)"},
+		{key: end + ".sentinel-tls-insecure", kind: kindBool, value: "false", usage: "do not verify the certificates of these sentinels"},
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
 // load runs loadConfig as a command with args would.
@@ -341,6 +343,10 @@ func TestExampleFiles(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	if c := got["daemon.yaml"]; c.OneShot() || c.Spool.MaxBytes != 20<<30 || c.LogFormat != "json" || c.Spool.Retain != 5*time.Minute {
+		t.Errorf("%+v", c)
+	}
+	if c := got["sentinel.toml"]; c.Target.Scheme != topology.SchemeTLS || c.Target.Primary != "orders" || len(c.Source.Sentinels.Addrs) != 3 ||
+		c.Target.Sentinels.Scheme != topology.SchemeTLS || c.Target.Sentinels.Addrs[0] != "sentinel1.new.example:26379" || c.Target.Sentinels.Username != "keyhaul" {
 		t.Errorf("%+v", c)
 	}
 	if c := got["to-cluster-tls.toml"]; len(c.Target.AddressMap) != 3 || c.Source.TLS.CertFile == "" ||

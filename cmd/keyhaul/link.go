@@ -172,7 +172,7 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 		}
 	}
 	from := reader.PSYNCConfig{
-		Dialer: l.source, Dir: spoolDir, SpoolMax: spoolMax, SpoolWindow: l.window,
+		Dialer: l.source, PreferReplica: cfg.PreferReplica, Dir: spoolDir, SpoolMax: spoolMax, SpoolWindow: l.window,
 		Retain: cfg.Spool.Retain, RetainBytes: cfg.Spool.RetainBytes,
 		ReplyTimeout: cfg.ReplyTimeout, Until: reader.Until(cfg.Until), Patience: cfg.ConnectDeadline, AckReceived: cfg.ackReceived(l.ends.source),
 		RepeatSnapshot: repeat, OnLostHistory: reader.LostHistory(cfg.OnLostHistory),
@@ -182,7 +182,7 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 		Dialer: l.target, Node: l.ends.target, Filters: filter.All(),
 		Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
 		ErrorsLog: l.state.file("errors.log"), SnapshotLanes: lanes,
-		Exact: cfg.Delivery == exactlyOnce, Store: l.store, Lease: l.lease, Applied: applied, Ahead: st.Ahead, RunIDs: runIDs, ReplayUntil: replayUntil,
+		NoTransactions: l.ends.noTransactions != nil, Exact: cfg.Delivery == exactlyOnce, Store: l.store, Lease: l.lease, Applied: applied, Ahead: st.Ahead, RunIDs: runIDs, ReplayUntil: replayUntil,
 		Grace: time.Duration(book.first.Grace) * time.Millisecond, PutOff: putOff, ImportSource: book.first.Import,
 		ReplyTimeout: cfg.ReplyTimeout, WaitReplicas: cfg.WaitReplicas, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
 		OpenSlots: cfg.OpenSlotTimeout,

@@ -19,6 +19,7 @@ import (
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/keepalive"
+	"github.com/keyhaul/keyhaul/reader"
 )
 
 // ends is what source and target said of themselves before the first write.
@@ -32,6 +33,8 @@ type ends struct {
 	sourceDB []int  // databases of the source that hold keys
 	evicts   string // how a primary of the target may evict keys; empty if none does
 	replicas int    // of the primary of the target that has the fewest
+
+	noTransactions error // why the target, which is no cluster, takes no transaction over several keys; nil if it does
 }
 
 const questionTimeout = 10 * time.Second
@@ -47,6 +50,9 @@ func meet(ctx context.Context, cfg config, source, target *topology.Dialer, wait
 			return nil, context.Cause(ctx)
 		}
 		return nil, err
+	}
+	if cfg.TargetMode == targetStandalone {
+		e.target.Cluster = false
 	}
 	look := func(ctx context.Context) error { return e.lookAtSource(ctx, source) }
 	if err := patiently(ctx, cfg, "source "+source.Endpoint.String(), began, look, waits, log); err != nil {
@@ -76,7 +82,7 @@ func patiently(ctx context.Context, cfg config, who string, began time.Time, loo
 			return haul.Errorf(haul.ExitUnreachable, forming.remedy+"; --connect-deadline is how long keyhaul waits", "%w", err)
 		}
 		waits.Set(who, err.Error(), forming.remedy+"; keyhaul goes on by itself")
-		log.Warn().Err(err).Str("who", who).Msg("waiting for a cluster")
+		log.Warn().Err(err).Str("who", who).Msg("waiting for a server or cluster")
 		select {
 		case <-time.After(backoff.Next()):
 		case <-ctx.Done():
@@ -94,10 +100,17 @@ type notYet struct {
 func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, node *topology.Node, waits *haul.Waits, log zerolog.Logger) error {
 	who := role + " " + d.Endpoint.String()
 	defer waits.Clear(who)
+	find := d.Servers
+	if role == "source" {
+		find = func(ctx context.Context) ([]string, error) { return reader.Find(ctx, d, cfg.PreferReplica, nil) }
+	}
 	c, err := topology.Connect(ctx, topology.ConnectOptions{
-		Dialer: d, Role: role, Within: cfg.ConnectDeadline,
+		Dialer: d, Role: role, Within: cfg.ConnectDeadline, Find: find,
 		Prepare: func(ctx context.Context, c *resp.Conn) (err error) {
 			*node, err = topology.Inspect(ctx, c)
+			if err == nil && role == "target" && node.Role == "slave" && !node.Cluster && d.Endpoint.Several() {
+				return topology.ErrReplica(*node)
+			}
 			return err
 		},
 		Observe: func(e topology.Event) {
@@ -123,8 +136,7 @@ func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, n
 
 // look finds the target's primaries and what they hold.
 func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
-	e.primary, e.shards = target.Endpoint.Addrs[:1], 1
-	e.keys, e.sourceDB, e.evicts, e.replicas = 0, nil, "", math.MaxInt
+	e.keys, e.sourceDB, e.evicts, e.shards, e.replicas = 0, nil, "", 1, math.MaxInt
 	for _, node := range e.sources() {
 		for db := range node.Keyspace {
 			if !slices.Contains(e.sourceDB, db) {
@@ -146,6 +158,12 @@ func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 			e.primary = append(e.primary, s.Primary)
 		}
 		e.shards = len(e.primary)
+	} else if e.primary = target.Endpoint.Addrs; e.target.Role != "slave" { // a replica is refused
+		addr, err := target.Primary(ctx)
+		if err != nil {
+			return &notYet{fmt.Errorf("target: %w", err), "start the target's primary, or correct its address"}
+		}
+		e.primary = []string{addr}
 	}
 	for _, addr := range e.primary {
 		node, err := inspectAt(ctx, target, addr)
@@ -161,6 +179,9 @@ func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 		if node.MaxMemory > 0 && node.MaxMemoryPolicy != "" && node.MaxMemoryPolicy != "noeviction" {
 			e.evicts = node.MaxMemoryPolicy
 		}
+	}
+	if !e.target.Cluster {
+		e.noTransactions = mayTransact(ctx, target, e.primary[0])
 	}
 	return e.databases(ctx, target)
 }
@@ -235,7 +256,7 @@ func (e *ends) refuse() error {
 	switch {
 	case t.Role == "slave" && !t.Cluster: // any node of a cluster names the others
 		return haul.Errorf(haul.ExitRefused, "name its primary as the target", "the target is a replica of %s:%d", t.MasterHost, t.MasterPort)
-	case t.Product == "redis" && !t.AtLeast(5, 0):
+	case t.Product == "redis" && t.Version != "" && !t.AtLeast(5, 0):
 		return haul.Errorf(haul.ExitRefused, "use a target of Redis 5.0 or later", "the target is Redis %s, which cannot take absolute deadlines", t.Version)
 	}
 	return nil
@@ -266,49 +287,14 @@ func (e *ends) mayBegin(ctx context.Context, cfg config, target *topology.Dialer
 		return haul.Errorf(haul.ExitRefused, "CONFIG SET maxmemory-policy noeviction on the target, or use --delivery at-least-once",
 			"the target may evict keys (maxmemory-policy %s): it would lose data, and what keyhaul must know of it", e.evicts)
 	}
+	if e.noTransactions != nil {
+		return haul.Errorf(haul.ExitRefused, "use --delivery at-least-once; for a cluster leave --target-mode at auto",
+			"exactly-once delivery needs MULTI and EXEC with several keys on the target: %w", e.noTransactions)
+	}
 	for _, addr := range e.primary {
 		if err := mayEvict(ctx, target, addr); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// mayEvict makes sure that connections of our own can be ended: what a closed one has sent may otherwise be executed
-// after it was found not to be.
-func mayEvict(ctx context.Context, target *topology.Dialer, addr string) error {
-	c, err := target.Open(ctx, addr)
-	if err != nil {
-		return nil //nolint:nilerr // it shows itself again when it matters
-	}
-	defer c.Close() //nolint:errcheck // only asked
-	for _, call := range [][]string{
-		{"CLIENT", "SETNAME", target.ClientName},
-		{"CLIENT", "ID"},
-		{"CLIENT", "LIST"},
-		{"CLIENT", "KILL", "ID", strconv.Itoa(math.MaxInt64)}, // nobody
-	} {
-		_, err := c.Do(ctx, questionTimeout, call...)
-		if refused := (*resp.Error)(nil); errors.As(err, &refused) && refused.Code == "NOPERM" {
-			return haul.Errorf(haul.ExitRefused,
-				"let the target's user run it (ACL SETUSER … +client|list +client|kill +client|id +client|setname), or use --delivery at-least-once",
-				"exactly-once delivery needs CLIENT %s on the target %s: %w", call[1], addr, refused)
-		}
-	}
-	return nil
-}
-
-// mayWait makes sure that the target's user may wait for replicas.
-func mayWait(ctx context.Context, target *topology.Dialer, addr string) error {
-	c, err := target.Open(ctx, addr)
-	if err != nil {
-		return nil //nolint:nilerr // it shows itself again when it matters
-	}
-	defer c.Close() //nolint:errcheck // only asked
-	_, err = c.Do(ctx, questionTimeout, "WAIT", "0", "1")
-	if refused := (*resp.Error)(nil); errors.As(err, &refused) {
-		return haul.Errorf(haul.ExitRefused, "let the target's user run it (ACL SETUSER … +wait), or leave --wait-replicas out",
-			"--wait-replicas needs WAIT on the target %s: %w", addr, refused)
 	}
 	return nil
 }

@@ -272,7 +272,7 @@ func (s *shards) newShard(name string) *shard {
 		l.dir = filepath.Join(s.state.path, linkDir, name)
 	}
 	l.store = checkpoint.New(checkpoint.Config{
-		Dialer: target, Name: s.cfg.Name, Link: name, Cluster: s.ends.target.Cluster, Mine: l.Mine, Log: l.log,
+		Dialer: target, Name: s.cfg.Name, Link: name, Cluster: s.ends.target.Cluster, Mine: l.Mine, NoTransactions: s.ends.noTransactions != nil, Log: l.log,
 	})
 	l.store.Guard(s.lease)
 	return l

@@ -63,6 +63,7 @@ type setup struct {
 	source  map[string]string // lines of the source's configuration
 	target  map[string]string // and of each node of the target
 	fill    float64           // scale of the data that the source holds before, see rt.FillMixed; 0.003 if 0
+	rate    int               // of the load, units a second; 3000 if 0
 	drift   time.Duration     // by which deadlines may differ in the end
 	flags   []string          // of every keyhaul
 }
@@ -81,6 +82,7 @@ type trial struct {
 	args    []string    // of every keyhaul
 	state   string      // directory of the next keyhaul
 	keyhaul *process    // the one that works
+	written rt.Endpoint // what the load writes to, if it is not the source alone
 
 	stopLoad func() // waits until everything is written
 
@@ -189,7 +191,11 @@ func (s *trial) startLoad() { s.startLoadOf(rt.MixHard) }
 
 func (s *trial) startLoadOf(mix rt.Mix) {
 	s.t.Helper()
-	load := rt.Load{Endpoint: s.source.Endpoint(), Mix: mix, Tagged: s.setup.cluster, Rate: 3000, Keys: 1000, Databases: s.databases()}
+	to := s.written
+	if len(to.Addrs) == 0 {
+		to = s.source.Endpoint()
+	}
+	load := rt.Load{Endpoint: to, Mix: mix, Tagged: s.setup.cluster, Rate: cmp.Or(s.setup.rate, 3000), Keys: 1000, Databases: s.databases()}
 	if mix == rt.MixCross { // few keys, so that most commands meet what others have moved
 		load.Keys, load.Rate = 300, 2000
 	}

@@ -152,6 +152,9 @@ func (a *app) haul(ctx context.Context) error {
 	for _, line := range plan {
 		a.log.Info().Msg(line)
 	}
+	if e.noTransactions != nil {
+		a.log.Warn().Err(e.noTransactions).Msg("the target has no transactions over several keys: those of the source are not atomic there, and two keyhauls of this name must not be started at the same moment")
+	}
 	for {
 		if err := a.acquire(ctx); err != nil {
 			return err
@@ -175,7 +178,9 @@ func (a *app) haul(ctx context.Context) error {
 func (a *app) openStore(e *ends) {
 	a.worker = rand.Text()[:12]
 	a.target.ClientName = checkpoint.Prefix + a.cfg.Name + ":" + a.worker
-	a.store = checkpoint.New(checkpoint.Config{Dialer: a.target, Name: a.cfg.Name, Cluster: e.target.Cluster, Log: a.log})
+	a.store = checkpoint.New(checkpoint.Config{
+		Dialer: a.target, Name: a.cfg.Name, Cluster: e.target.Cluster, NoTransactions: e.noTransactions != nil, Log: a.log,
+	})
 	a.lease = checkpoint.NewLease(checkpoint.LeaseConfig{Store: a.store, Worker: a.worker, Log: a.log})
 }
 

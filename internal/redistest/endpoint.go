@@ -109,21 +109,28 @@ func (p *pipe) exchange(ctx context.Context) ([]resp.Reply, error) {
 	return replies, nil
 }
 
-// read decodes the next reply. Its buffer doubles, so that a reply of any size is looked at a few times only.
+// read decodes the next reply.
 func (p *pipe) read() (resp.Reply, error) {
+	r, _, err := p.readRaw()
+	return r, err
+}
+
+// readRaw decodes what comes next, and returns its bytes too, which are good until the next call. Its buffer doubles, so
+// that a reply of any size is looked at a few times only.
+func (p *pipe) readRaw() (resp.Reply, []byte, error) {
 	for {
 		if p.start < len(p.in) {
 			r, n, err := resp.Decode(p.in[p.start:])
 			if err == nil {
 				p.start += n
-				return r, nil
+				return r, p.in[p.start-n : p.start], nil
 			}
 			if !errors.Is(err, resp.ErrShort) {
-				return resp.Reply{}, err
+				return resp.Reply{}, nil, err
 			}
 		}
 		if err := p.fill(); err != nil {
-			return resp.Reply{}, err
+			return resp.Reply{}, nil, err
 		}
 	}
 }

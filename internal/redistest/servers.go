@@ -64,6 +64,8 @@ type Server struct {
 
 	ctl *pipe // the connection of Do
 
+	sentinel []string // lines of its configuration, if it is a sentinel
+
 	mu     sync.Mutex // guards the following, which Kill and Freeze need at any time
 	proc   *process
 	frozen bool
@@ -73,6 +75,14 @@ type Server struct {
 func Start(t TB, opts Options) *Server {
 	t.Helper()
 	s := &Server{t: t, opts: opts, Dir: t.TempDir()}
+	s.start()
+	return s
+}
+
+// start prepares the server and launches it on a free port.
+func (s *Server) start() {
+	t := s.t
+	t.Helper()
 	if err := s.prepare(); err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -89,7 +99,6 @@ func Start(t TB, opts Options) *Server {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	return s
 }
 
 // prepare finds the program and writes what does not depend on the port.
@@ -103,8 +112,10 @@ func (s *Server) prepare() error {
 	}
 	s.ep = Endpoint{Password: s.opts.Password}
 	if s.opts.TLS || s.opts.MutualTLS {
-		if s.TLS, err = NewTLSFiles(s.Dir); err != nil {
-			return err
+		if s.TLS == nil {
+			if s.TLS, err = NewTLSFiles(s.Dir); err != nil {
+				return err
+			}
 		}
 		if s.ep.TLS, err = s.TLS.ClientConfig(); err != nil {
 			return err
@@ -158,6 +169,12 @@ func (s *Server) writeConfig() error {
 	if s.Socket != "" {
 		config["unixsocket"] = s.Socket
 	}
+	if s.sentinel != nil { // which refuses whatever it does not need
+		config = map[string]string{"port": config["port"], "bind": config["bind"], "dir": config["dir"], "logfile": config["logfile"]}
+		if s.opts.Password != "" {
+			config["requirepass"] = s.opts.Password
+		}
+	}
 	if s.TLS != nil {
 		config["port"], config["tls-port"] = "0", strconv.Itoa(s.Port)
 		config["tls-ca-cert-file"] = s.TLS.CA
@@ -178,6 +195,9 @@ func (s *Server) writeConfig() error {
 	}
 	for _, rule := range s.opts.Users {
 		fmt.Fprintf(&b, "user %s\n", rule)
+	}
+	for _, line := range s.sentinel {
+		fmt.Fprintln(&b, line)
 	}
 	file := filepath.Join(s.Dir, "server.conf")
 	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
@@ -276,19 +296,32 @@ func (s *Server) Restart() {
 	}
 }
 
+// RestartAsReplica is Restart with a configuration that makes the server a replica of source.
+func (s *Server) RestartAsReplica(source *Server) {
+	s.t.Helper()
+	s.configure(fmt.Sprintf("replicaof 127.0.0.1 %d", source.Port))
+	s.Restart()
+}
+
 // Reconfigure changes settings of the configuration file, for the next Restart. Whatever else the file holds stays, also
 // what the server itself has written there (CONFIG REWRITE): of two lines the later one counts.
 func (s *Server) Reconfigure(config map[string]string) {
+	s.t.Helper()
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(config)) {
+		fmt.Fprintf(&b, "%s %q\n", name, config[name])
+	}
+	s.configure(b.String())
+}
+
+// configure appends lines to the configuration file.
+func (s *Server) configure(lines string) {
 	s.t.Helper()
 	f, err := os.OpenFile(filepath.Join(s.Dir, "server.conf"), os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatalf("redistest: %v", err)
 	}
-	var b strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(config)) {
-		fmt.Fprintf(&b, "%s %q\n", name, config[name])
-	}
-	_, err = f.WriteString("\n" + b.String())
+	_, err = f.WriteString("\n" + lines + "\n")
 	if err = errors.Join(err, f.Close()); err != nil {
 		s.t.Fatalf("redistest: %v", err)
 	}

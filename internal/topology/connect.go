@@ -57,10 +57,10 @@ type Event struct {
 type ConnectOptions struct {
 	Dialer *Dialer
 	Role   string   // "source" or "target", for messages
-	Addrs  []string // tried in turn; empty means those of the dialer's endpoint
+	Addrs  []string // tried in turn; empty means the Servers of the dialer's endpoint, asked for anew before each round
 
 	// Find is asked before each round for the addresses to try, where they may change; nil means Addrs. Its error
-	// ends the round like one of a dial.
+	// ends the round like one of a dial, unless it is Permanent.
 	Find func(ctx context.Context) ([]string, error)
 
 	// Prepare makes a logged-in connection ready for its use; nil does nothing. Its error closes the connection and is
@@ -75,7 +75,7 @@ type ConnectOptions struct {
 	// reached: the clock stands until that connection is lost.
 	Within time.Duration
 
-	// Backoff is used between rounds over all addresses; nil means a new one, from 100 ms to 10 s. A caller that
+	// Backoff is used between rounds over all addresses; nil means a new one, as NewBackoff makes it. A caller that
 	// passes its own resets it when the connection has been of use: a server that accepts and soon closes must not be
 	// dialled without pause.
 	Backoff *keepalive.Backoff
@@ -178,22 +178,20 @@ var errTimeUp = errors.New("time is up")
 // servers start before their ACLs and secrets are mounted late. It ends with a *NotReachedError when ctx or the time
 // limit does, or with a *Permanent of Prepare.
 func Connect(ctx context.Context, opts ConnectOptions) (*resp.Conn, error) {
-	if len(opts.Addrs) == 0 {
-		opts.Addrs = opts.Dialer.Endpoint.Addrs
+	byName := false
+	if len(opts.Addrs) == 0 && opts.Find == nil {
+		opts.Find, byName = opts.Dialer.Servers, opts.Dialer.Endpoint.Sentinels != nil
 	}
 	if opts.Observe == nil {
 		opts.Observe = func(Event) {}
 	}
 	if opts.Backoff == nil {
-		opts.Backoff = &keepalive.Backoff{}
+		opts.Backoff = NewBackoff(opts.Dialer.Endpoint)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	t := &trier{ConnectOptions: opts, started: time.Now(), clock: newClock(opts.Within, func() { cancel(errTimeUp) })}
+	t := &trier{ConnectOptions: opts, byName: byName, started: time.Now(), clock: newClock(opts.Within, func() { cancel(errTimeUp) })}
 	defer t.clock.stop()
-	if len(opts.Addrs) == 0 && opts.Find == nil {
-		return nil, &Permanent{errors.New("no address to connect to")}
-	}
 	for {
 		c, err := t.round(ctx)
 		if c != nil || err != nil {
@@ -211,9 +209,19 @@ func Connect(ctx context.Context, opts ConnectOptions) (*resp.Conn, error) {
 	}
 }
 
+// NewBackoff returns the pauses between tries to connect: from 100 ms to 10 s, and to 1 s where a server that has failed
+// is likely to be replaced by another one soon.
+func NewBackoff(e Endpoint) *keepalive.Backoff {
+	if e.Several() {
+		return &keepalive.Backoff{Max: time.Second}
+	}
+	return &keepalive.Backoff{}
+}
+
 // trier is one call of Connect.
 type trier struct {
 	ConnectOptions
+	byName  bool // a sentinel has named the address: it must be a primary's
 	started time.Time
 	clock   *clock
 	attempt int
@@ -238,7 +246,11 @@ func (t *trier) round(ctx context.Context) (*resp.Conn, error) {
 	previous := t.causes
 	t.causes = nil
 	if err := t.find(ctx); err != nil {
-		t.causes = []error{err}
+		t.causes, t.addr = []error{err}, ""
+		if p := (*Permanent)(nil); errors.As(err, &p) {
+			t.event(Event{State: Closed, Err: err})
+			return nil, err
+		}
 	}
 	for i, addr := range t.Addrs {
 		if ctx.Err() != nil {
@@ -248,6 +260,7 @@ func (t *trier) round(ctx context.Context) (*resp.Conn, error) {
 		t.attempt++
 		c, err := t.try(ctx)
 		if err == nil {
+			t.Dialer.prefer(addr)
 			return c, nil
 		}
 		t.clock.run()
@@ -272,6 +285,7 @@ func (t *trier) round(ctx context.Context) (*resp.Conn, error) {
 		}
 		return nil, t.giveUp(ctx)
 	}
+	t.Dialer.doubt()
 	return nil, nil
 }
 
@@ -279,13 +293,16 @@ func (t *trier) round(ctx context.Context) (*resp.Conn, error) {
 func (t *trier) find(ctx context.Context) (err error) {
 	if t.Find != nil {
 		if t.Addrs, err = t.Find(ctx); err == nil && len(t.Addrs) == 0 {
-			err = errors.New("no address to connect to")
+			err = &Permanent{errors.New("no address to connect to")}
 		}
 	}
 	return err
 }
 
 func (t *trier) giveUp(ctx context.Context) error {
+	if len(t.Addrs) == 0 {
+		t.Addrs = []string{t.Dialer.Endpoint.String()}
+	}
 	err := &NotReachedError{Role: t.Role, Addrs: t.Addrs, After: time.Since(t.started), Err: t.cause()}
 	if cause := context.Cause(ctx); errors.Is(cause, errTimeUp) {
 		err.Within, err.After = true, t.Within
@@ -318,6 +335,11 @@ func (t *trier) prepare(ctx context.Context, c *resp.Conn) error {
 	}
 	if err := t.awaitLoaded(ctx, c); err != nil {
 		return err
+	}
+	if t.byName {
+		if err := isPrimary(ctx, c, t.addr); err != nil {
+			return err
+		}
 	}
 	if t.Prepare == nil {
 		return nil

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/keyhaul/keyhaul/internal/resp"
@@ -31,6 +32,9 @@ type Dialer struct {
 
 	// Network opens the connection below TLS; nil means a net.Dialer. Tests set it.
 	Network func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	mu    sync.Mutex // guards the following
+	first string     // the address that is tried first: of a server, or of a sentinel where those are asked
 }
 
 // NewDialer returns a Dialer for the servers of e.

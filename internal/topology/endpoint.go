@@ -20,15 +20,22 @@ const (
 	SchemeUnix = "unix"
 )
 
+// sentinel is what schemes end in when the addresses are those of sentinels.
+const sentinel = "+sentinel"
+
 const (
-	defaultPort        = "6379"
-	defaultDialTimeout = 5 * time.Second
+	defaultPort         = "6379"
+	defaultSentinelPort = "26379"
+	defaultDialTimeout  = 5 * time.Second
 )
 
 // Endpoint is one end of a haul as it was configured. It holds secrets: printing it shows scheme and addresses only.
 type Endpoint struct {
 	Scheme string   // SchemeTCP, SchemeTLS or SchemeUnix
-	Addrs  []string // host:port, IPv6 in brackets; or the path of one unix socket
+	Addrs  []string // host:port, IPv6 in brackets; or the path of one unix socket; none where sentinels are asked
+
+	Sentinels *Endpoint // they name the primary; nil where the servers' own addresses are known
+	Primary   string    // the name that the sentinels know the primary by
 
 	Username     string
 	Password     string `json:"-"`
@@ -52,8 +59,14 @@ type TLSOptions struct {
 	Insecure   bool   // the server is not verified
 }
 
+// Several tells whether the server behind the endpoint may be found at another address later.
+func (e Endpoint) Several() bool { return e.Sentinels != nil || len(e.Addrs) > 1 }
+
 // String returns scheme and addresses, never user or password.
 func (e Endpoint) String() string {
+	if e.Sentinels != nil {
+		return e.Scheme + sentinel + "://" + strings.Join(e.Sentinels.Addrs, ",") + "/" + e.Primary
+	}
 	return e.Scheme + "://" + strings.Join(e.Addrs, ",")
 }
 
@@ -63,8 +76,9 @@ func (e Endpoint) GoString() string { return "topology.Endpoint(" + e.String() +
 // Parse reads the address of a server or cluster:
 //
 //	redis://user:password@host:6379    rediss://h1:1,h2:2,[::1]:3    unix:///path    unix://user:password@/path
+//	redis+sentinel://user:password@h1:26379,h2:26379/name            rediss+sentinel://…
 //
-// User and password are percent-decoded. Its errors never repeat a part of the address, which may hold a password.
+// With sentinels, user, password and TLS are those of the servers that they name. User and password are percent-decoded. Its errors never repeat a part of the address, which may hold a password.
 func Parse(rawURL string) (Endpoint, error) {
 	scheme, rest, found := strings.Cut(strings.TrimSpace(rawURL), "://")
 	if !found {
@@ -73,30 +87,59 @@ func Parse(rawURL string) (Endpoint, error) {
 	e := Endpoint{Scheme: strings.ToLower(scheme)}
 	switch e.Scheme {
 	case SchemeTCP, SchemeTLS:
-		return e, e.parseHosts(rest)
+		return e, e.parseServers(rest)
+	case SchemeTCP + sentinel, SchemeTLS + sentinel:
+		e.Scheme = strings.TrimSuffix(e.Scheme, sentinel)
+		return e, e.parseSentinels(rest)
 	case SchemeUnix:
 		return e, e.parseSocket(rest)
-	case "redis+sentinel", "rediss+sentinel", "sentinel", "redis-sentinel":
-		return Endpoint{}, errors.New("sentinel addresses are not supported yet: give the primary's own address as redis://host:6379")
 	}
-	return Endpoint{}, errors.New("the address has an unknown scheme: use redis://, rediss:// (TLS) or unix://")
+	return Endpoint{}, errors.New("the address has an unknown scheme: use redis://, rediss:// (TLS), redis+sentinel://, rediss+sentinel:// or unix://")
 }
 
-func (e *Endpoint) parseHosts(rest string) error {
-	hosts := rest
-	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
-		if err := e.parseUser(rest[:at]); err != nil {
-			return err
-		}
-		hosts = rest[at+1:]
-	}
-	hosts, err := cutPath(hosts)
+func (e *Endpoint) parseServers(rest string) error {
+	hosts, err := e.cutUser(rest)
 	if err != nil {
 		return err
 	}
+	if hosts, err = cutPath(hosts); err != nil {
+		return err
+	}
+	return e.parseHosts(hosts, defaultPort)
+}
+
+// parseSentinels reads hosts and the name of the primary behind them.
+func (e *Endpoint) parseSentinels(rest string) error {
+	rest, err := e.cutUser(rest)
+	if err != nil {
+		return err
+	}
+	hosts, path, _ := strings.Cut(rest, "/")
+	if strings.ContainsAny(rest, "?#") {
+		return errors.New("the address ends in a query (?) or fragment (#): remove it, options have settings of their own")
+	}
+	name, err := url.PathUnescape(path)
+	if err != nil || name == "" || strings.ContainsAny(path, "/") || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		return errors.New("the address of sentinels must end in the name of the primary: write redis+sentinel://host:26379/mymaster")
+	}
+	e.Primary = name
+	e.Sentinels = &Endpoint{Scheme: SchemeTCP}
+	return e.Sentinels.parseHosts(hosts, defaultSentinelPort)
+}
+
+// cutUser reads user and password and returns what stands behind them.
+func (e *Endpoint) cutUser(rest string) (string, error) {
+	at := strings.LastIndexByte(rest, '@')
+	if at < 0 {
+		return rest, nil
+	}
+	return rest[at+1:], e.parseUser(rest[:at])
+}
+
+func (e *Endpoint) parseHosts(hosts, port string) error {
 	list := strings.Split(hosts, ",")
 	for i, host := range list {
-		addr, err := NormalizeAddr(strings.TrimSpace(host))
+		addr, err := normalizeAddr(strings.TrimSpace(host), port)
 		if err != nil && len(list) > 1 {
 			return fmt.Errorf("address %d of %d: %w", i+1, len(list), err)
 		}
@@ -163,11 +206,12 @@ func (e *Endpoint) parseUser(text string) error {
 
 // NormalizeAddr returns host as host:port, with the default port 6379 where it has none and IPv6 in brackets. Its
 // errors do not repeat the address.
-func NormalizeAddr(host string) (string, error) {
+func NormalizeAddr(host string) (string, error) { return normalizeAddr(host, defaultPort) }
+
+func normalizeAddr(host, port string) (string, error) {
 	if host == "" {
 		return "", errors.New("the host is empty")
 	}
-	port := defaultPort
 	if inner, ok := strings.CutPrefix(host, "["); ok {
 		var rest string
 		if host, rest, ok = strings.Cut(inner, "]"); !ok {

@@ -44,7 +44,10 @@ func TestParseErrorsSayWhatToDo(t *testing.T) {
 		"host:6379":                              "write redis://host:6379",
 		"secretpassword":                         "no scheme",
 		"http://u:secretpassword@h":              "unknown scheme",
-		"redis+sentinel://:secretpassword@h/m":   "not supported yet",
+		"redis+sentinel://:secretpassword@h":     "name of the primary",
+		"redis+sentinel://:secretpassword@h/":    "name of the primary",
+		"redis+sentinel://:secretpassword@h/m/0": "name of the primary",
+		"redis+sentinel://:secretpassword@h/m?a": "settings of their own",
 		"redis://u:secretpassword@h/3":           "all databases are hauled",
 		"redis://u:secretpassword@h?db=3":        "settings of their own",
 		"redis://u:secretpassword/x@h":           "percent-encoded",
@@ -95,13 +98,16 @@ func TestEndpointIsPrintedWithoutSecrets(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"redis://u:p@h:1,[::1]:2/", "unix://u:p@/a", "rediss://%41:%zz@h", "redis://[::1%25lo]"} {
+	for _, s := range []string{"redis://u:p@h:1,[::1]:2/", "unix://u:p@/a", "rediss://%41:%zz@h", "redis://[::1%25lo]", "redis+sentinel://u:p@h,i:2/m"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
 		e, err := Parse(in)
 		if err != nil {
 			return
+		}
+		if e.Sentinels != nil {
+			e = *e.Sentinels
 		}
 		if len(e.Addrs) == 0 {
 			t.Fatal("accepted, but without an address")

@@ -68,13 +68,23 @@ func (n Node) AtLeast(major, minor int) bool {
 // INFO at all gives the zero Node.
 func Inspect(ctx context.Context, c *resp.Conn) (Node, error) {
 	r, err := c.Do(ctx, defaultReplyTimeout, "INFO")
-	if e := (*resp.Error)(nil); errors.As(err, &e) && e.Code == "ERR" && strings.Contains(e.Text, "unknown command") {
+	if e := (*resp.Error)(nil); errors.As(err, &e) && Missing(e) {
 		return Node{}, nil
 	}
 	if err != nil {
 		return Node{}, failed(remote(c), "INFO", err)
 	}
 	return ParseInfo(r.Text), nil
+}
+
+// Missing tells whether an error reply says that the server, a proxy perhaps, does not have a command.
+func Missing(e *resp.Error) bool {
+	for _, text := range []string{"unknown command", "unsupported command", "not supported"} {
+		if strings.Contains(e.Text, text) {
+			return true
+		}
+	}
+	return false
 }
 
 func remote(c *resp.Conn) string {

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"github.com/keyhaul/keyhaul/internal/topology"
+)
+
+// endpoint puts the settings of one end together. The zero Endpoint stands for an end without a URL.
+func (r *resolver) endpoint(end string) topology.Endpoint {
+	e := topology.Endpoint{}
+	if url := end + ".url"; r.values[url].text() != "" {
+		var err error
+		if e, err = topology.Parse(r.values[url].text()); err != nil {
+			r.refuse(url, err.Error())
+		}
+	}
+	r.login(&e, end+".")
+	r.tls(&e, end+".tls.", "without TLS: begin "+end+".url with rediss://")
+	e.AddressMap = r.addressMap(end + ".address-map")
+	if e.Scheme != "" {
+		r.sentinels(e.Sentinels, end)
+	}
+	return e
+}
+
+// sentinels puts together how the sentinels of one end are asked. to is nil if there are none.
+func (r *resolver) sentinels(to *topology.Endpoint, end string) {
+	prefix := end + ".sentinel-"
+	if to == nil {
+		for _, key := range []string{"username", "password", "password-file", "tls", "tls-ca", "tls-cert", "tls-key", "tls-server-name", "tls-insecure"} {
+			r.refuseIdle(prefix+key, "without sentinels: begin "+end+".url with redis+sentinel://")
+		}
+		return
+	}
+	if r.bool(prefix + "tls") {
+		to.Scheme = topology.SchemeTLS
+	}
+	r.login(to, prefix)
+	r.tls(to, prefix+"tls-", "without "+prefix+"tls")
+}
+
+// login reads user and password from the settings that begin with prefix. They go before what the URL says.
+func (r *resolver) login(e *topology.Endpoint, prefix string) {
+	if user := r.values[prefix+"username"].text(); user != "" {
+		e.Username = user
+	}
+	inURL := e.Password != ""
+	password := r.values[prefix+"password"].text()
+	if password != "" {
+		e.Password = password
+	}
+	e.PasswordFile = r.values[prefix+"password-file"].text()
+	if e.Password != "" && e.PasswordFile != "" {
+		other := prefix + "password"
+		if inURL && password == "" {
+			other = "the password in " + prefix + "url"
+		}
+		r.refuse(prefix+"password-file", "give either this or "+other+", not both")
+	}
+}
+
+// tls reads the settings of TLS that begin with prefix. without says when they have no effect.
+func (r *resolver) tls(e *topology.Endpoint, prefix, without string) {
+	text := func(key string) string { return r.values[prefix+key].text() }
+	e.TLS = topology.TLSOptions{
+		CAFile: text("ca"), CertFile: text("cert"), KeyFile: text("key"),
+		ServerName: text("server-name"), Insecure: r.bool(prefix + "insecure"),
+	}
+	if (e.TLS.CertFile == "") != (e.TLS.KeyFile == "") {
+		key, other := prefix+"cert", prefix+"key"
+		if e.TLS.CertFile == "" {
+			key, other = other, key
+		}
+		r.refuse(key, "needs "+other+" too")
+	}
+	if e.Scheme == "" || e.Scheme == topology.SchemeTLS {
+		return
+	}
+	for _, key := range []string{"ca", "cert", "key", "server-name", "insecure"} {
+		r.refuseIdle(prefix+key, without)
+	}
+}
+
+// refuseIdle refuses a setting that was given where it has no effect.
+func (r *resolver) refuseIdle(key, where string) {
+	if v := r.values[key]; r.explicit(key) && v.text() != "" && v.text() != "false" {
+		r.refuse(key, "has no effect "+where)
+	}
+}
