@@ -240,7 +240,7 @@ func (p *PSYNC) leaveReplaced(ctx context.Context) {
 		return
 	}
 	// what cannot go on where we are is looked at when the link is lost
-	found, err := Find(ctx, p.cfg.Dialer, false, p.history(spool.End()))
+	found, err := p.find(ctx, p.history(spool.End()))
 	if err != nil || found[0] == at {
 		return
 	}

@@ -29,9 +29,9 @@ type PSYNCConfig struct {
 	First          Clean   // how the target is made ready for this run's first full sync, if it needs one
 	Checkpoint     Checkpoint
 
-	// Find returns the addresses to try, asked anew before each round of dials: the link follows a shard of a cluster.
-	// nil: the addresses of the endpoint.
-	Find func(ctx context.Context) ([]string, error)
+	// Find returns the address of the server to read from, which can continue a history unless that is nil: the link
+	// follows a shard of a cluster. It is asked anew before each round of dials. nil: what the package's Find returns.
+	Find func(ctx context.Context, h *History) ([]string, error)
 	// Fork waits until a server may be asked for a snapshot; release is called when it was received, or broke off. nil:
 	// at any time.
 	Fork func(ctx context.Context, addr string) (release func(), err error)

@@ -28,13 +28,13 @@ func (p *PSYNC) connect(ctx context.Context, h *History) (*resp.Conn, error) {
 // find returns the addresses to try.
 func (p *PSYNC) find(ctx context.Context, h *History) ([]string, error) {
 	if p.cfg.Find != nil {
-		return p.cfg.Find(ctx)
+		return p.cfg.Find(ctx, h)
 	}
 	return Find(ctx, p.cfg.Dialer, p.cfg.PreferReplica, h)
 }
 
 // chooses tells whether the link looks for its server among several.
-func (p *PSYNC) chooses() bool { return p.cfg.Find == nil && p.cfg.Dialer.Endpoint.Several() }
+func (p *PSYNC) chooses() bool { return p.cfg.Find != nil || p.cfg.Dialer.Endpoint.Several() }
 
 // history is what the link has read so far, up to offset.
 func (p *PSYNC) history(offset int64) *History {

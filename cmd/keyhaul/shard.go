@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/reader"
 )
 
 // shard is the link to one shard of a cluster source. The shard is known by its replication history: which server has it
@@ -75,31 +75,45 @@ func (l *shard) history() string {
 	return l.id
 }
 
-// find returns the address of the primary that goes on with the link's history.
-func (l *shard) find(ctx context.Context) ([]string, error) {
-	id := l.history()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if id == "" {
-		return []string{l.addr}, nil
-	}
+// find returns the address of the server that goes on with the link's history, or that has its slots if there is none.
+func (l *shard) find(ctx context.Context, h *reader.History) ([]string, error) {
 	v, err := l.all.look.look(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if addr, ok := v.heir(id); ok {
-		l.addr, l.orphan = addr, time.Time{}
-		return []string{addr}, nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	addr, found := "", false
+	if h != nil {
+		addr, found = v.heir(h.ID)
+	} else if addr, found = l.successor(v); !found {
+		_, found = v.nodes[l.addr]
+		addr = l.addr
 	}
-	if l.orphan.IsZero() {
-		l.orphan = time.Now()
-	}
-	if time.Since(l.orphan) > orphanPatience && v.whole() == nil && v.missing == nil {
-		if addr, ok := l.successor(v); ok {
-			return []string{addr}, nil // which will tell that it has another history
+	if found {
+		l.orphan = time.Time{}
+	} else {
+		if l.orphan.IsZero() {
+			l.orphan = time.Now()
+		}
+		if time.Since(l.orphan) > orphanPatience && v.whole() == nil && v.missing == nil {
+			addr, found = l.successor(v) // which shows that the history is lost
+		}
+		if !found {
+			return nil, errNoHeir
 		}
 	}
-	return nil, fmt.Errorf("%w (replication id %s)", errNoHeir, id)
+	l.addr = addr
+	node, err := inspectAt(ctx, l.source, addr) // what the others were told may be older than what was received
+	if err != nil {
+		return nil, err
+	}
+	all := []reader.Candidate{{Addr: addr, Node: node}}
+	if l.cfg.PreferReplica {
+		all = append(all, l.all.look.replicas(ctx, v, addr)...)
+	}
+	chosen, err := reader.Choose(all, nil, l.cfg.PreferReplica, h)
+	return []string{chosen.Addr}, err
 }
 
 // successor returns the primary that has most of the link's slots.

@@ -207,7 +207,7 @@ func TestSoakShardFailover(t *testing.T) {
 		replica := s.from.ReplicaOf(primary)
 		began := time.Now()
 		if i%2 == 0 {
-			replica.MustDo("CLUSTER", "FAILOVER")
+			s.from.Failover(replica)
 		} else {
 			primary.Kill()
 		}

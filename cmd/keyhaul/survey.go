@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/reader"
 )
 
 // survey is what the nodes of a cluster source said at one moment.
@@ -103,6 +104,21 @@ func (s *surveyor) node(ctx context.Context, addr string) (topology.Node, []uint
 		return node, nil, fmt.Errorf("%s: %w", addr, err)
 	}
 	return node, topology.OpenSlots(r.Text), nil
+}
+
+// replicas asks the replicas of the primary at addr what they are. Those that do not answer are left out.
+func (s *surveyor) replicas(ctx context.Context, v *survey, addr string) (all []reader.Candidate) {
+	for _, shard := range v.Shards {
+		if shard.Primary != addr {
+			continue
+		}
+		for _, replica := range shard.Replicas {
+			if node, err := inspectAt(ctx, s.dialer, replica); err == nil {
+				all = append(all, reader.Candidate{Addr: replica, Node: node})
+			}
+		}
+	}
+	return all
 }
 
 func (s *surveyor) close() {

@@ -1,8 +1,10 @@
 package redistest
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/keyhaul/keyhaul/internal/resp"
@@ -106,12 +108,18 @@ func (c *Cluster) CancelSlot(slot int, from, to *Server, during func()) {
 	c.moveKeys(from, to, from.MustDo("CLUSTER", "GETKEYSINSLOT", slot, half).Array)
 	during()
 	from.MustDo("CLUSTER", "SETSLOT", slot, "STABLE")
-	from.MustDo("CLUSTER", "SETSLOT", slot, "IMPORTING", toID)
-	to.MustDo("CLUSTER", "SETSLOT", slot, "MIGRATING", fromID)
-	c.moveKeys(to, from, to.MustDo("CLUSTER", "GETKEYSINSLOT", slot, 1000).Array)
-	for _, node := range []*Server{from, to} {
-		node.MustDo("CLUSTER", "SETSLOT", slot, "STABLE")
+	back := to.Dial()
+	defer back.Close() //nolint:errcheck // of a test
+	args := []string{"MIGRATE", "127.0.0.1", strconv.Itoa(from.Port), "", "0", "5000", "REPLACE", "KEYS"}
+	for _, key := range to.MustDo("CLUSTER", "GETKEYSINSLOT", slot, 1000).Array {
+		args = append(args, key.Text)
 	}
+	for _, call := range [][]string{{"ASKING"}, args} {
+		if _, err := back.Do(context.Background(), startTimeout, call...); err != nil {
+			c.t.Fatalf("redistest: %s on %s: %v", call[0], to.Addr, err)
+		}
+	}
+	to.MustDo("CLUSTER", "SETSLOT", slot, "STABLE")
 }
 
 // CancelMigration begins to move slots at once, and cancels that.
