@@ -97,6 +97,7 @@ func newDispatcher(cfg Config) *dispatcher {
 			plain:    cfg.NoTransactions,
 			function: command.Lookup([]byte("FUNCTION")),
 			grace:    cfg.Grace.Milliseconds(),
+			dbs:      cfg.DBs,
 		},
 		began:   time.Now(),
 		trouble: make(chan struct{}, 1),
@@ -233,7 +234,7 @@ func (d *dispatcher) phase(b *haul.Batch) {
 func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 	d.phase(b)
 	if d.cfg.Grace > 0 && d.cfg.PutOff.Known() {
-		putOff(b, d.cfg.PutOff)
+		putOff(b, d.cfg.PutOff, d.cfg.DBs)
 	}
 	d.takeApart(b)
 	for _, f := range d.cfg.Filters {
@@ -248,9 +249,8 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 	dropped := 0
 	for i := range b.Entries {
 		if why := b.Entries[i].Drop; why != haul.DropNone {
-			if why == haul.DropMixed && !d.has(b, &b.Entries[i]) {
+			if e := refusedDrop(why); e != nil && !d.has(b, &b.Entries[i]) {
 				it := item{batch: b, first: uint32(i), n: 1}
-				e := &resp.Error{Code: "ERR", Text: "ERR some of its keys are under " + checkpoint.Prefix + ", which keyhaul keeps for itself"}
 				if d.cfg.OnError != OnErrorSkip {
 					return d.refusal(it, e)
 				}
@@ -278,6 +278,17 @@ func (d *dispatcher) dispatch(ctx context.Context, b *haul.Batch) error {
 		return d.dispatchShard(ctx, b)
 	}
 	return d.route.dispatch(ctx, b, 0, len(b.Entries))
+}
+
+// refusedDrop is how an entry is refused that a filter has left to that; nil for any other.
+func refusedDrop(why haul.Drop) *resp.Error {
+	switch why {
+	case haul.DropMixed:
+		return &resp.Error{Code: "ERR", Text: "ERR some of its keys are under " + checkpoint.Prefix + ", which keyhaul keeps for itself"}
+	case haul.DropUnmapped:
+		return &resp.Error{Code: "ERR", Text: "ERR it concerns databases that --db-map puts together, leaves out or does not name, so that it cannot be carried out on the target"}
+	}
+	return nil
 }
 
 // drain waits until every lane is idle, mending what goes wrong meanwhile.
