@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -138,21 +139,25 @@ func TestDatabaseMapCluster(t *testing.T) {
 	wg.Wait()
 	at := s.source.Offset()
 	s.until(s.keyhaul, "level", func(l haul.LinkStatus) bool { return l.Applied >= at })
-	rt.Eventually(t, patience, func() error { return s.differs(1) }) // keys expire on the source
+	rt.Eventually(t, patience, func() error { return s.differs(1, 0) }) // keys expire on the source
 }
 
-// differs compares the strings of a database of the source, and which keys it has, with the whole target.
-func (s *trial) differs(db int) error {
+// differs compares the strings of a database of the source, and which keys it has, with a database of the target.
+func (s *trial) differs(db, to int) error {
 	s.source.MustDo("SELECT", db)
 	defer s.source.MustDo("SELECT", 0)
 	have := map[string]bool{}
 	for _, node := range s.nodes {
+		if to > 0 {
+			node.MustDo("SELECT", to)
+			defer node.MustDo("SELECT", 0)
+		}
 		for _, key := range node.MustDo("KEYS", "load:*").Array {
 			have[key.Text] = true
 			if node.MustDo("TYPE", key.Text).Text != "string" {
 				continue
 			}
-			if got, want := node.MustDo("GET", key.Text), s.source.MustDo("GET", key.Text); got.Text != want.Text || got.Null != want.Null {
+			if got, want := node.MustDo("GET", key.Text), s.source.Do("GET", key.Text); got.Text != want.Text || got.Null != want.Null {
 				return fmt.Errorf("%s: %q, want %q", key.Text, got.Text, want.Text)
 			}
 		}
@@ -167,4 +172,43 @@ func (s *trial) differs(db int) error {
 		return fmt.Errorf("the target has more: %v", have)
 	}
 	return nil
+}
+
+// TestClusterDatabases: a cluster that has several databases, with keys that span slots and databases.
+func TestClusterDatabases(t *testing.T) {
+	t.Parallel()
+	const release = "valkey-9.1"
+	if os.Getenv("KEYHAUL_TEST_SERVER") != release {
+		t.Skip("only " + release + " has clusters with several databases")
+	}
+	s := newTrial(t, setup{cluster: true, target: map[string]string{"cluster-databases": "3"}})
+	s.source.MustDo("FLUSHALL")
+	load := rt.Load{Endpoint: s.source.Endpoint(), Mix: rt.MixCross, Rate: 2000, Seed: rand.Uint64(), Keys: 100, Databases: 3}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = load.Run(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	s.start()
+	for i := range 3 {
+		s.strike(func() {
+			s.source.MustDo("SELECT", i)
+			for range 300 {
+				s.source.MustDo("MOVE", "load:count:"+strconv.Itoa(rand.IntN(100)), (i+1)%3)
+				s.source.MustDo("COPY", "load:count:"+strconv.Itoa(rand.IntN(100)), "load:count:"+strconv.Itoa(rand.IntN(100)), "DB", (i+1)%3, "REPLACE")
+			}
+			s.source.MustDo("FLUSHDB")
+			s.source.MustDo("SELECT", 0)
+			s.kill()
+		})
+		s.start()
+	}
+	cancel()
+	wg.Wait()
+	at := s.source.Offset()
+	s.until(s.keyhaul, "level", func(l haul.LinkStatus) bool { return l.Applied >= at })
+	for db := range 3 {
+		rt.Eventually(t, patience, func() error { return s.differs(db, db) })
+	}
+	s.hasReread()
 }
