@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhaul/keyhaul/haul"
 	rt "github.com/keyhaul/keyhaul/internal/redistest"
 )
 
@@ -82,4 +83,25 @@ func TestSoakCrossSlotFaults(t *testing.T) {
 			s.hasReread()
 		})
 	}
+}
+
+// TestSoakCrossSlotSuperseded: a source that comes back with another history while commands wait for keys of the last
+// one: those wait no longer, and a new copy replaces everything.
+func TestSoakCrossSlotSuperseded(t *testing.T) {
+	t.Parallel()
+	s := newTrial(t, setup{cluster: true, proxied: true, flags: []string{"--on-lost-history", "resync"}})
+	s.startLoadOf(rt.MixCross)
+	s.start()
+	s.streams()
+	for _, gate := range s.gates {
+		gate.Stall() // so that there is something left of the old stream
+	}
+	s.source.Kill()
+	s.source.Restart()
+	pause(0, 300*time.Millisecond)
+	for _, gate := range s.gates {
+		gate.Resume()
+	}
+	s.until(s.keyhaul, "copied again", func(l haul.LinkStatus) bool { return l.FullSyncs == 2 && l.SnapshotDone })
+	s.equal(1) // since the source was restarted
 }
