@@ -54,6 +54,9 @@ func database(text string) (int32, error) {
 
 // databases checks that the target has every database that the source uses.
 func (e *ends) databases(ctx context.Context, cfg config, target *topology.Dialer) error {
+	if e.source.Cluster && len(cfg.DBs) > 0 {
+		return haul.Errorf(haul.ExitRefused, "leave --db-map out", "databases of a source that is a cluster keep their numbers")
+	}
 	highest := int32(0)
 	for _, db := range e.sourceDB {
 		if highest = max(highest, cfg.DBs.Of(int32(db))); cfg.DBs.Taken(int32(db)) {
