@@ -9,10 +9,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
-	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/keepalive"
 )
@@ -278,17 +276,6 @@ func (d *dispatcher) dispatch(ctx context.Context, b *haul.Batch) error {
 		return d.dispatchShard(ctx, b)
 	}
 	return d.route.dispatch(ctx, b, 0, len(b.Entries))
-}
-
-// refusedDrop is how an entry is refused that a filter has left to that; nil for any other.
-func refusedDrop(why haul.Drop) *resp.Error {
-	switch why {
-	case haul.DropMixed:
-		return &resp.Error{Code: "ERR", Text: "ERR some of its keys are under " + checkpoint.Prefix + ", which keyhaul keeps for itself"}
-	case haul.DropUnmapped:
-		return &resp.Error{Code: "ERR", Text: "ERR it concerns databases that --db-map puts together, leaves out or does not name, so that it cannot be carried out on the target"}
-	}
-	return nil
 }
 
 // drain waits until every lane is idle, mending what goes wrong meanwhile.
