@@ -2,6 +2,7 @@ package main
 
 import (
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"time"
 
@@ -60,6 +61,15 @@ func TestSoakCrossSlotFaults(t *testing.T) {
 			s.kill()
 			pause(0, 500*time.Millisecond)
 			s.start()
+		}},
+		"slots of the target moved": {setup{}, func(s *trial) {
+			for i := range 5 {
+				slot := rt.Slot("load:count:" + strconv.Itoa(i))
+				from, to := s.whole.NodeFor(slot), s.anyNode()
+				if to != from {
+					s.whole.MoveSlot(slot, from, to)
+				}
+			}
 		}},
 		"connections cut": {setup{proxied: true}, func(s *trial) {
 			s.gate.Cut()
