@@ -55,6 +55,7 @@ type Record struct {
 	Import     bool          `json:"import"`              // deadlines are held back by import-mode instead
 	Finishing  string        `json:"finishing,omitempty"` // step of Finish that was begun: "", "raise" or "lower"
 	Finished   int64         `json:"finished,omitempty"`  // unix seconds when true deadlines were set
+	Databases  string        `json:"databases,omitempty"` // where those go that do not keep their number, as haul.DBMap prints it
 
 	// Of a haul whose source is a cluster: the links, each of which has a record of its own.
 	Links []string `json:"links,omitempty"`

@@ -8,8 +8,14 @@ import (
 	"github.com/keyhaul/keyhaul/internal/command"
 )
 
-// All returns the filters that every haul has.
-func All() []haul.Filter { return []haul.Filter{NewHousekeeping(), Reserved{}} }
+// All returns the filters of a haul whose databases go where to says.
+func All(to haul.DBMap) []haul.Filter {
+	all := []haul.Filter{NewHousekeeping(), Reserved{}}
+	if len(to) > 0 {
+		all = append(all, Databases{to})
+	}
+	return all
+}
 
 // Housekeeping takes out what belongs to the source's own operation and would do harm on the target: the messages by
 // which Sentinels find each other, and commands about the nodes of the source's cluster (protocol §5, §6).

@@ -3,6 +3,9 @@ package haul
 import (
 	"cmp"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -30,7 +33,8 @@ var ErrSuperseded = errors.New("the source has another history, of which a new c
 // DropDB is where a DBMap sends a database that is left out.
 const DropDB = -1
 
-// DBMap says to which database of the target those of the source go. What is not in it keeps its number.
+// DBMap says to which database of the target those of the source go. What is not in it keeps its number, and must be
+// empty if another one goes there: two go to the same place only if both are named.
 type DBMap map[int32]int32
 
 // Of returns the target's database for one of the source's, or DropDB.
@@ -41,14 +45,31 @@ func (m DBMap) Of(db int32) int32 {
 	return db
 }
 
+// String returns the map as it is written in the configuration, in order: 1=0,3=drop.
+func (m DBMap) String() string {
+	pairs := make([]string, 0, len(m))
+	for _, from := range slices.Sorted(maps.Keys(m)) {
+		if to := m[from]; to == DropDB {
+			pairs = append(pairs, fmt.Sprintf("%d=drop", from))
+		} else {
+			pairs = append(pairs, fmt.Sprintf("%d=%d", from, to))
+		}
+	}
+	return strings.Join(pairs, ",")
+}
+
 // Alone reports whether no other database of the source goes where db goes.
 func (m DBMap) Alone(db int32) bool {
-	to := m.Of(db)
-	for from, other := range m {
-		if from != db && other == to {
+	for from, to := range m {
+		if from != db && to == m.Of(db) && to != DropDB {
 			return false
 		}
 	}
-	_, named := m[to]
-	return to == db || named || to == DropDB
+	return true
+}
+
+// Taken reports whether db would keep its number although another database goes there: it must be empty.
+func (m DBMap) Taken(db int32) bool {
+	_, named := m[db]
+	return !named && !m.Alone(db)
 }

@@ -84,7 +84,7 @@ func (c *cluster) flushes(ctx context.Context, it item) (bool, error) {
 	if !cmd.Spec.Flushes() {
 		return false, nil
 	}
-	err := c.d.cfg.Store.FlushNodes(ctx, cmd.DB, cmd.Spec.Name == "FLUSHALL", c.d.leaseText(), fenceAt(b, e), c.d.applied)
+	err := c.d.cfg.Store.FlushNodes(ctx, c.d.cfg.DBs.Of(cmd.DB), cmd.Spec.Name == "FLUSHALL", c.d.leaseText(), fenceAt(b, e), c.d.applied)
 	if errors.Is(err, checkpoint.ErrLost) {
 		err = haul.Errorf(haul.ExitHistoryLost, "copy anew with --on-lost-history flush or resync", "%s cannot be repeated: %w", cmd.Spec.Name, err)
 	}

@@ -36,6 +36,7 @@ type Config struct {
 	Dialer        *topology.Dialer
 	Node          topology.Node // what the target said of itself
 	Filters       []haul.Filter
+	DBs           haul.DBMap
 	Existing      Existing
 	OnError       OnError
 	MaxSkipped    int64

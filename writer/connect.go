@@ -114,6 +114,9 @@ func (d *dispatcher) prepare(ctx context.Context, l *lane, c *resp.Conn) error {
 func (d *dispatcher) hasDBs(ctx context.Context, b *haul.Batch) error {
 	for i := range b.Entries {
 		e := &b.Entries[i]
+		if e.Drop != haul.DropNone {
+			continue
+		}
 		if err := d.hasDB(ctx, e.DB); err != nil {
 			return err
 		}
@@ -130,7 +133,9 @@ func (d *dispatcher) hasDBs(ctx context.Context, b *haul.Batch) error {
 	return nil
 }
 
-func (d *dispatcher) hasDB(ctx context.Context, db int32) error {
+// hasDB is about one database of the source.
+func (d *dispatcher) hasDB(ctx context.Context, from int32) error {
+	db := d.enc.db(from)
 	if db == d.lastDB || d.dbs[db] {
 		d.lastDB = db
 		return nil
@@ -144,8 +149,8 @@ func (d *dispatcher) hasDB(ctx context.Context, db int32) error {
 			d.dbs[db] = true
 			return nil
 		case errors.As(err, &refused) && classify(refused) == actData:
-			return haul.Errorf(haul.ExitFailed, "raise `databases` on the target (Valkey 9 clusters: `cluster-databases`), or haul only what it can hold",
-				"the source uses database %d, which the target does not have: %w", db, refused)
+			return haul.Errorf(haul.ExitFailed, "raise `databases` on the target (Valkey 9 clusters: `cluster-databases`), or send that database elsewhere or nowhere by --db-map",
+				"the source uses database %d, and the target has no database %d: %w", from, db, refused)
 		case refused != nil:
 			d.cfg.Waits.Set(whoTarget, fmt.Sprintf("SELECT %d: %s", db, refused.Text), remedy(refused))
 		}

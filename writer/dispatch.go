@@ -9,10 +9,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
-	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/keepalive"
 )
@@ -97,6 +95,7 @@ func newDispatcher(cfg Config) *dispatcher {
 			plain:    cfg.NoTransactions,
 			function: command.Lookup([]byte("FUNCTION")),
 			grace:    cfg.Grace.Milliseconds(),
+			dbs:      cfg.DBs,
 		},
 		began:   time.Now(),
 		trouble: make(chan struct{}, 1),
@@ -233,7 +232,7 @@ func (d *dispatcher) phase(b *haul.Batch) {
 func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 	d.phase(b)
 	if d.cfg.Grace > 0 && d.cfg.PutOff.Known() {
-		putOff(b, d.cfg.PutOff)
+		putOff(b, d.cfg.PutOff, d.cfg.DBs)
 	}
 	d.takeApart(b)
 	for _, f := range d.cfg.Filters {
@@ -248,9 +247,8 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 	dropped := 0
 	for i := range b.Entries {
 		if why := b.Entries[i].Drop; why != haul.DropNone {
-			if why == haul.DropMixed && !d.has(b, &b.Entries[i]) {
+			if e := refusedDrop(why); e != nil && !d.has(b, &b.Entries[i]) {
 				it := item{batch: b, first: uint32(i), n: 1}
-				e := &resp.Error{Code: "ERR", Text: "ERR some of its keys are under " + checkpoint.Prefix + ", which keyhaul keeps for itself"}
 				if d.cfg.OnError != OnErrorSkip {
 					return d.refusal(it, e)
 				}

@@ -14,6 +14,7 @@ type encoder struct {
 	plain    bool // the target has no transactions
 	function *command.Spec
 	grace    int64 // ms that deadlines are held back by
+	dbs      haul.DBMap
 
 	// standing returns the commands that write keyhaul's own keys anew, after these were flushed; nil where that is
 	// not done within a transaction of the stream.

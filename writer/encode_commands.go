@@ -29,7 +29,7 @@ func (c *encoder) commands(o *outbox, it item) error {
 		c.transaction(o, it)
 		return nil
 	case partial:
-		o.selectDB(e.DB)
+		o.selectDB(c.db(e.DB))
 		c.split(o, b, &b.Commands[e.First], slot)
 		o.expect(op{item: it, kind: opOne, left: 1, total: 1, count: 1})
 		return nil
@@ -48,7 +48,7 @@ func (c *encoder) run(o *outbox, it item) {
 			i++
 			continue
 		}
-		o.selectDB(e.DB)
+		o.selectDB(c.db(e.DB))
 		cmd := &b.Commands[e.First]
 		from, to := cmd.Raw.Off, cmd.Raw.Off+cmd.Raw.Len
 		j := i + 1
@@ -81,7 +81,7 @@ func (c *encoder) run(o *outbox, it item) {
 
 // single reports whether a command is not written as it stands in the batch.
 func (c *encoder) single(cmd *haul.Command) bool {
-	return cmd.Spec == c.function || c.grace > 0 && cmd.Spec.HasDeadline() || cmd.Spec.Flushes()
+	return cmd.Spec == c.function || c.grace > 0 && cmd.Spec.HasDeadline() || cmd.Spec.Flushes() || c.renumbers(cmd)
 }
 
 // command appends one command. FUNCTION LOAD gains REPLACE, so that it can be repeated.
@@ -94,6 +94,10 @@ func (c *encoder) command(o *outbox, b *haul.Batch, cmd *haul.Command) {
 		c.deferred(o, b, cmd)
 		return
 	}
+	if c.renumbers(cmd) {
+		c.renumbered(o, b, cmd)
+		return
+	}
 	o.put(b.Bytes(cmd.Raw))
 }
 
@@ -103,7 +107,7 @@ func (c *encoder) transaction(o *outbox, it item) {
 	slot, partial := it.part.slot()
 	cmds := b.CommandsOf(e)
 	queued, selected, flushed := int32(0), false, (*haul.Command)(nil)
-	o.selectDB(e.DB)
+	o.selectDB(c.db(e.DB))
 	if !o.multi {
 		o.text("*1\r\n$5\r\nMULTI\r\n")
 	}
@@ -112,8 +116,8 @@ func (c *encoder) transaction(o *outbox, it item) {
 		if cmd.Skip {
 			continue
 		}
-		if cmd.DB != o.db {
-			o.queueSelect(cmd.DB)
+		if db := c.db(cmd.DB); db != o.db {
+			o.queueSelect(db)
 			selected = true
 			queued++
 		}
@@ -199,7 +203,7 @@ func splitGroups(b *haul.Batch, cmd *haul.Command, step int) (keys []int, tail i
 // bigCommand writes a command that is read from the spool.
 func (c *encoder) bigCommand(o *outbox, it item) error {
 	e := it.entry()
-	o.selectDB(e.DB)
+	o.selectDB(c.db(e.DB))
 	o.expect(op{item: it, kind: opOne, left: 1, total: 1, count: 1})
 	slot, partial := it.part.slot()
 	if partial {

@@ -1,7 +1,6 @@
 package writer
 
 import (
-	"bytes"
 	"strconv"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
@@ -87,7 +86,7 @@ func (c *encoder) flushing(o *outbox, it item) {
 		return
 	}
 	o.text("*1\r\n$5\r\nMULTI\r\n")
-	o.put(b.Bytes(cmd.Raw))
+	c.command(o, b, cmd)
 	n := 3 + c.stand(o, b, cmd)
 	o.text("*1\r\n$4\r\nEXEC\r\n")
 	o.db = unknownDB
@@ -111,11 +110,11 @@ func (c *encoder) stand(o *outbox, b *haul.Batch, cmd *haul.Command) int32 {
 func (c *encoder) restand(b *haul.Batch, cmd *haul.Command) [][]string {
 	var calls [][]string
 	if cmd.Spec.Name == "SWAPDB" && cmd.NArg == 3 {
-		for i, zero := range []int{1, 2} {
-			other := b.Arg(cmd, 2-i)
-			if n, err := strconv.Atoi(string(other)); err == nil && n > 0 && bytes.Equal(b.Arg(cmd, zero), []byte("0")) {
-				calls = append(calls, []string{"SELECT", strconv.Itoa(n)}, append([]string{"DEL"}, c.own...))
-			}
+		one, ok1 := command.ParseDB(b.Arg(cmd, 1))
+		two, ok2 := command.ParseDB(b.Arg(cmd, 2))
+		one, two = c.dbs.Of(one), c.dbs.Of(two)
+		if other := one + two; ok1 && ok2 && other > 0 && (one == 0 || two == 0) {
+			calls = append(calls, []string{"SELECT", strconv.Itoa(int(other))}, append([]string{"DEL"}, c.own...))
 		}
 	}
 	calls = append(calls, []string{"SELECT", "0"})

@@ -9,7 +9,7 @@ import (
 )
 
 func (c *encoder) snapshot(o *outbox, it item) error {
-	o.selectDB(it.entry().DB)
+	o.selectDB(c.db(it.entry().DB))
 	plain := 0
 	for i := it.first; i < it.first+it.n; i++ {
 		e := &it.batch.Entries[i]
@@ -131,7 +131,7 @@ func (c *encoder) decodedString(o *outbox, enc []byte) error {
 
 // msetStrings appends one MSET of the plain strings in the item's range.
 func (c *encoder) msetStrings(o *outbox, it item) error {
-	o.selectDB(it.entry().DB)
+	o.selectDB(c.db(it.entry().DB))
 	count := 0
 	for i := it.first; i < it.first+it.n; i++ {
 		e := &it.batch.Entries[i]

@@ -71,7 +71,7 @@ func (c *cluster) sendOwn(at place, keys []ownKey, hold *haul.Batch, add func(b 
 	size = int64(len(b.Buf))
 	c.rereads.held.Add(size)
 	if c.d.cfg.Grace > 0 && c.d.cfg.PutOff.Known() {
-		putOff(b.Batch, c.d.cfg.PutOff)
+		putOff(b.Batch, c.d.cfg.PutOff, c.d.cfg.DBs)
 	}
 	for i := range b.Entries {
 		slot := command.Slot(b.Arg(&b.Commands[b.Entries[i].First], 1))

@@ -7,25 +7,25 @@ import (
 )
 
 // putOff tells p which keys of a batch may get a deadline, that is put off, by its entries.
-func putOff(b *haul.Batch, p *checkpoint.PutOff) {
+func putOff(b *haul.Batch, p *checkpoint.PutOff, dbs haul.DBMap) {
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		switch e.Kind {
 		case haul.KindKey:
 			if k := b.KeyOf(e); k.Has&haul.HasExpire != 0 {
-				p.Add(e.DB, k.Name, k.ExpireAt)
+				p.Add(dbs.Of(e.DB), k.Name, k.ExpireAt)
 			}
 		case haul.KindCommand, haul.KindTransaction:
 			cmds := b.CommandsOf(e)
 			for j := range cmds {
-				putOffBy(b, &cmds[j], e.Big != nil, p)
+				putOffBy(b, &cmds[j], e.Big != nil, p, dbs)
 			}
 		}
 	}
 }
 
 // putOffBy is about one command.
-func putOffBy(b *haul.Batch, c *haul.Command, big bool, p *checkpoint.PutOff) {
+func putOffBy(b *haul.Batch, c *haul.Command, big bool, p *checkpoint.PutOff, dbs haul.DBMap) {
 	reach := c.Spec.DeadlineReach()
 	if reach == command.ReachNone {
 		return
@@ -41,6 +41,6 @@ func putOffBy(b *haul.Batch, c *haul.Command, big bool, p *checkpoint.PutOff) {
 		return
 	}
 	for _, k := range keys {
-		p.Change(c.DB, b.Arg(c, k))
+		p.Change(dbs.Of(c.DB), b.Arg(c, k))
 	}
 }

@@ -183,7 +183,7 @@ func (s *singles) try(ctx context.Context, addr string, asking bool, it item) (a
 			a.sent += int(ops[i].total)
 		}
 	}}
-	o.selectDB(it.entry().DB) // before ASKING, which is for the next command only
+	o.selectDB(s.c.d.enc.db(it.entry().DB)) // before ASKING, which is for the next command only
 	if asking {
 		o.control(opPing, "ASKING")
 	}

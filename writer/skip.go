@@ -38,6 +38,17 @@ func quoted(keys []string) string {
 	return strings.Join(all, ", ")
 }
 
+// refusedDrop is how an entry is refused that a filter has left to that; nil for any other.
+func refusedDrop(why haul.Drop) *resp.Error {
+	switch why {
+	case haul.DropMixed:
+		return &resp.Error{Code: "ERR", Text: "ERR some of its keys are under " + checkpoint.Prefix + ", which keyhaul keeps for itself"}
+	case haul.DropUnmapped:
+		return &resp.Error{Code: "ERR", Text: "ERR it concerns databases that --db-map puts together, leaves out or does not name, so that it cannot be carried out on the target"}
+	}
+	return nil
+}
+
 // existing reports whether an entry was refused because the target holds its key, which is to be left as it is.
 func (d *dispatcher) existing(it item, e *resp.Error) bool {
 	if e.Code != "BUSYKEY" || !it.batch.Snapshot || d.cfg.Existing != ExistingSkip {

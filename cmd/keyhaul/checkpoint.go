@@ -23,6 +23,7 @@ type ledger struct {
 	keep   *checkpoint.KeySet // keys of the snapshot, where the target is cleaned by them; else nil
 	dir    string             // for keep
 	putOff *checkpoint.PutOff
+	dbs    haul.DBMap
 	told   bool // the operator wants the target emptied
 	wait   int  // for so many replicas of each node before the stream begins
 	waits  *haul.Waits
@@ -81,10 +82,10 @@ func (l *ledger) mayEmpty(ctx context.Context) error {
 
 // Seen implements reader.Checkpoint.
 func (l *ledger) Seen(db int32, name []byte) error {
-	if l.keep == nil {
+	if l.keep == nil || l.dbs.Of(db) == haul.DropDB {
 		return nil
 	}
-	return l.keep.Add(db, name)
+	return l.keep.Add(l.dbs.Of(db), name)
 }
 
 // Streaming implements reader.Checkpoint.
@@ -200,6 +201,9 @@ func mayResume(cfg config, st *checkpoint.State) error {
 		return haul.Errorf(haul.ExitRefused, "use another --name", "the haul %q was ended and cleaned up on this target", cfg.Name)
 	case !st.Found:
 		return nil
+	case st.Record.Databases != cfg.DBs.String():
+		return haul.Errorf(haul.ExitRefused, "go on with the --db-map that the haul began with, or begin under another --name",
+			"the haul %q was begun with databases mapped as %q, not %q", cfg.Name, st.Record.Databases, cfg.DBs)
 	case len(st.Refusals) > 0 && cfg.OnError != onErrorSkip:
 		x := st.Refusals[0]
 		return haul.Errorf(haul.ExitFailed,

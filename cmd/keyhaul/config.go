@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
@@ -55,6 +56,7 @@ type config struct {
 
 	Until           string // empty (a daemon), untilSnapshot or untilCaughtUp (one-shots)
 	Existing        string // existingFail, existingReplace, existingSkip or existingFlush
+	DBs             haul.DBMap
 	Delivery        string // exactlyOnce or atLeastOnce
 	OnLostHistory   string // fail, resync or flush
 	ExpiryMode      string // expirySource or expiryTarget
@@ -142,6 +144,7 @@ func (r *resolver) config() config {
 		HTTPExplicit:  r.explicit("http"),
 		Until:         r.enum("until"),
 		Existing:      r.enum("existing"),
+		DBs:           r.databases("db-map"),
 		Delivery:      r.enum("delivery"),
 		OnLostHistory: r.enum("on-lost-history"),
 		ExpiryMode:    r.enum("expiry-mode"),

@@ -47,6 +47,7 @@ func settings() []setting {
 		{key: "http", kind: kindString, value: "127.0.0.1:9420", usage: "`address` of status and metrics; empty for none"},
 		{key: "until", kind: kindEnum, words: []string{"", untilSnapshot, untilCaughtUp}, usage: "`when` to end by itself: snapshot or caught-up; never if empty (a daemon)"},
 		{key: "existing", kind: kindEnum, value: existingFail, words: []string{existingFail, existingReplace, existingSkip, existingFlush}, usage: "`what` to do when the target holds keys and no checkpoint of this haul: fail, replace them, skip them (may diverge), or flush the target"},
+		{key: "db-map", kind: kindList, usage: "`from=to` databases: where those of the source go that do not keep their number, or drop for nowhere, such as 1=0,2=5,3=drop; may be repeated"},
 		{key: "delivery", kind: kindEnum, value: exactlyOnce, words: []string{exactlyOnce, atLeastOnce}, usage: "`guarantee` for commands that change something twice when repeated: exactly-once, or at-least-once, which is faster"},
 		{key: "on-lost-history", kind: kindEnum, value: "fail", words: []string{"fail", "resync", "flush"}, usage: "`what` to do when the source no longer has the writes that follow: fail (exit code 5), resync (copy anew over the old copy, and remove what the source lacks), flush (empty the target and copy anew)"},
 		{key: "expiry-mode", kind: kindEnum, value: expirySource, words: []string{expirySource, expiryTarget}, usage: "`which` server's clock decides on deadlines: source holds them back on the target until the haul is finished, target sets them at once"},

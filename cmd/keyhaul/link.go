@@ -139,7 +139,7 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 	if cfg.Until == untilCaughtUp { // otherwise the finish is another process
 		putOff = l.putOff
 	}
-	book := &ledger{store: l.store, lease: l.lease, dir: l.dir, putOff: putOff, wait: cfg.WaitReplicas, waits: l.waits, log: l.log, first: st.Record}
+	book := &ledger{store: l.store, lease: l.lease, dir: l.dir, putOff: putOff, wait: cfg.WaitReplicas, waits: l.waits, log: l.log, first: st.Record, dbs: cfg.DBs}
 	if l.shard != nil {
 		l.shard.open(book)
 	} else if err := l.openOnly(ctx, st, book); err != nil {
@@ -179,7 +179,7 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 		Resume: resume(st), First: firstClean(cfg, st, l.ends.keys), Checkpoint: book, Waits: l.waits, Log: l.log,
 	}
 	to := writer.Config{
-		Dialer: l.target, Node: l.ends.target, Filters: filter.All(),
+		Dialer: l.target, Node: l.ends.target, Filters: filter.All(cfg.DBs), DBs: cfg.DBs,
 		Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
 		ErrorsLog: l.state.file("errors.log"), SnapshotLanes: lanes,
 		NoTransactions: l.ends.noTransactions != nil, Exact: cfg.Delivery == exactlyOnce, Store: l.store, Lease: l.lease, Applied: applied, Ahead: st.Ahead, RunIDs: runIDs, ReplayUntil: replayUntil,
@@ -206,7 +206,7 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 // openOnly decides what the generations of the only link begin with.
 func (l *link) openOnly(ctx context.Context, st *checkpoint.State, book *ledger) error {
 	if !st.Found {
-		book.first.Began = began(l.cfg, l.ends.keys)
+		book.first.Began, book.first.Databases = began(l.cfg, l.ends.keys), l.cfg.DBs.String()
 		book.told = l.cfg.Existing == existingFlush
 	}
 	return l.expiry(ctx, l.ends, st, book)

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -58,7 +57,7 @@ func meet(ctx context.Context, cfg config, source, target *topology.Dialer, wait
 	if err := patiently(ctx, cfg, "source "+source.Endpoint.String(), began, look, waits, log); err != nil {
 		return nil, err
 	}
-	look = func(ctx context.Context) error { return e.look(ctx, target) }
+	look = func(ctx context.Context) error { return e.look(ctx, cfg, target) }
 	if err := patiently(ctx, cfg, "target "+target.Endpoint.String(), began, look, waits, log); err != nil {
 		return nil, err
 	}
@@ -135,7 +134,7 @@ func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, n
 }
 
 // look finds the target's primaries and what they hold.
-func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
+func (e *ends) look(ctx context.Context, cfg config, target *topology.Dialer) error {
 	e.keys, e.sourceDB, e.evicts, e.shards, e.replicas = 0, nil, "", 1, math.MaxInt
 	for _, node := range e.sources() {
 		for db := range node.Keyspace {
@@ -183,7 +182,7 @@ func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
 	if !e.target.Cluster {
 		e.noTransactions = mayTransact(ctx, target, e.primary[0])
 	}
-	return e.databases(ctx, target)
+	return e.databases(ctx, cfg, target)
 }
 
 // lookAtSource finds the shards of a cluster source.
@@ -225,29 +224,6 @@ func inspectAt(ctx context.Context, d *topology.Dialer, addr string) (topology.N
 func sameHistory(a, b topology.Node) bool {
 	none := func(id string) bool { return id == "" || strings.Trim(id, "0") == "" }
 	return !none(a.RunID) && a.RunID == b.RunID || !none(a.ReplID) && a.ReplID == b.ReplID
-}
-
-// databases checks that the target has every database that the source uses.
-func (e *ends) databases(ctx context.Context, target *topology.Dialer) error {
-	if len(e.sourceDB) == 0 || e.sourceDB[len(e.sourceDB)-1] == 0 {
-		return nil
-	}
-	highest := e.sourceDB[len(e.sourceDB)-1]
-	c, err := target.Open(ctx, e.primary[0])
-	if err != nil {
-		return haul.Errorf(haul.ExitUnreachable, "", "target %s: %w", e.primary[0], err)
-	}
-	defer c.Close() //nolint:errcheck // only asked
-	if _, err := c.Do(ctx, questionTimeout, "SELECT", strconv.Itoa(highest)); err != nil {
-		if refused := (*resp.Error)(nil); errors.As(err, &refused) && refused.Code == "NOPERM" {
-			return haul.Errorf(haul.ExitRefused, "let the target's user run SELECT (ACL SETUSER … +select)",
-				"the source has keys in databases %v: %w", e.sourceDB, err)
-		}
-		return haul.Errorf(haul.ExitRefused,
-			"raise `databases` on the target (Valkey 9 clusters: `cluster-databases`); other clusters hold database 0 only",
-			"the source has keys in databases %v and the target has no database %d: %w", e.sourceDB, highest, err)
-	}
-	return nil
 }
 
 // refuse names what makes this pair impossible.
@@ -353,5 +329,5 @@ func (e *ends) plan(cfg config, st *checkpoint.State) []string {
 	if cfg.WaitReplicas > 0 {
 		lines = append(lines, fmt.Sprintf("        applied is what %d replicas of each node have", cfg.WaitReplicas))
 	}
-	return lines
+	return append(lines, mapped(cfg.DBs)...)
 }

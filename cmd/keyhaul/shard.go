@@ -133,6 +133,7 @@ func (l *shard) successor(v *survey) (addr string, ok bool) {
 // open decides what the link's generations begin with.
 func (l *shard) open(book *ledger) {
 	first := l.all.first
+	book.first.Databases = first.Databases
 	book.first.Began, book.first.Grace, book.first.Import = first.Began, first.Grace, first.Import
 	book.slots, book.streaming = l.known, l.all.streaming
 }

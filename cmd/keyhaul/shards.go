@@ -110,7 +110,7 @@ func (s *shards) begin(ctx context.Context) error {
 	book := &ledger{first: st.Record}
 	if !st.Found || st.Lost != nil {
 		if !st.Found {
-			book.first.Began = began(s.cfg, s.ends.keys)
+			book.first.Began, book.first.Databases = began(s.cfg, s.ends.keys), s.cfg.DBs.String()
 		}
 		book.first.Links, book.first.Phase = nil, checkpoint.PhaseSnapshot
 		book.first.Generation = uint64(time.Now().UnixMilli())
@@ -132,7 +132,7 @@ func (s *shards) begin(ctx context.Context) error {
 		}
 	}
 	r := s.store.Record()
-	s.first = checkpoint.Record{Began: r.Began, Grace: r.Grace, Import: r.Import}
+	s.first = checkpoint.Record{Began: r.Began, Databases: r.Databases, Grace: r.Grace, Import: r.Import}
 	return nil
 }
 

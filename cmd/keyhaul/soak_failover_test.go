@@ -25,11 +25,13 @@ func TestSoakFailover(t *testing.T) {
 		waits  bool // for replicas
 		before func(s *trial, primary, replica *rt.Server)
 		flags  []string
+		cross  bool // the load has commands whose keys span slots
 	}{
 		"waiting for replicas":                  {waits: true, before: func(*trial, *rt.Server, *rt.Server) {}},
 		"not waiting":                           {before: func(*trial, *rt.Server, *rt.Server) {}},
 		"replica behind":                        {before: (*trial).leaveBehind},
 		"replica behind, waiting for it":        {waits: true, before: (*trial).holdBack},
+		"replica behind, keys span slots":       {before: (*trial).leaveBehind, cross: true},
 		"replica further behind than the spool": {before: (*trial).leaveBehind, flags: []string{"--spool-retain", "0s"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -39,7 +41,11 @@ func TestSoakFailover(t *testing.T) {
 				flags = append(flags, "--wait-replicas", "1")
 			}
 			s := newTrial(t, setup{cluster: true, replica: true, flags: flags})
-			s.startLoad()
+			mix := rt.MixHard
+			if kind.cross {
+				mix = rt.MixCross
+			}
+			s.startLoadOf(mix)
 			s.start()
 			for range failovers() {
 				primary, replica := s.shard()
