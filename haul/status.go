@@ -1,7 +1,9 @@
 package haul
 
 import (
+	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 )
@@ -95,12 +97,22 @@ type Wait struct {
 
 // Waits is the set of things waited for, one for each who. It may be used by many goroutines.
 type Waits struct {
+	whole  *Waits // that this is a part of; nil if it is the whole
+	prefix string // of who, there
+
 	mu   sync.Mutex
 	list map[string]Wait
 }
 
+// Of returns the part of w that one of several links uses, whose name precedes who there.
+func (w *Waits) Of(link string) *Waits { return &Waits{whole: w, prefix: "link " + link + ": "} }
+
 // Set notes what who waits for; the time stays that of the first call since Clear.
 func (w *Waits) Set(who, cause, remedy string) {
+	if w.whole != nil {
+		w.whole.Set(w.prefix+who, cause, remedy)
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.list == nil {
@@ -115,6 +127,10 @@ func (w *Waits) Set(who, cause, remedy string) {
 
 // Clear says that who waits no longer.
 func (w *Waits) Clear(who string) {
+	if w.whole != nil {
+		w.whole.Clear(w.prefix + who)
+		return
+	}
 	w.mu.Lock()
 	delete(w.list, who)
 	w.mu.Unlock()
@@ -122,6 +138,9 @@ func (w *Waits) Clear(who string) {
 
 // List returns what is waited for, oldest first.
 func (w *Waits) List() []Wait {
+	if w.whole != nil {
+		return slices.DeleteFunc(w.whole.List(), func(x Wait) bool { return !strings.HasPrefix(x.Who, w.prefix) })
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	all := make([]Wait, 0, len(w.list))

@@ -62,6 +62,9 @@ func NewPSYNC(cfg PSYNCConfig) *PSYNC {
 			SourceOffset: -1, Received: -1, Applied: -1, RunwaySeconds: -1,
 		},
 	}
+	if cfg.Find != nil { // a replica may take over at any moment
+		p.backoff = &keepalive.Backoff{Max: time.Second}
+	}
 	if cfg.Resume != nil {
 		p.started = cfg.Resume.Syncs
 	}

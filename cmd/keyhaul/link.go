@@ -27,6 +27,7 @@ type link struct {
 	target  *topology.Dialer
 	store   *checkpoint.Store
 	log     zerolog.Logger
+	waits   *haul.Waits
 	dir     string // for its files; empty for none
 	window  int64  // bytes of the spool in memory for a decoder that keeps up
 	channel func() *haul.Channel

@@ -266,7 +266,7 @@ func (s *shards) newShard(name string) *shard {
 	own.keys = 0 // the haul has dealt with what the target held
 	l.link = link{
 		app: s.app, name: name, ends: &own, source: s.source, target: target, window: s.window(),
-		log: s.log.With().Str("link", name).Logger(), channel: s.pool.Channel, shard: l,
+		waits: s.waits.Of(name), log: s.log.With().Str("link", name).Logger(), channel: s.pool.Channel, shard: l,
 	}
 	if s.state.path != "" {
 		l.dir = filepath.Join(s.state.path, linkDir, name)

@@ -235,7 +235,7 @@ func (a *app) follow(ctx context.Context, e *ends) error {
 	}
 	if a.only == nil {
 		a.only = &link{
-			app: a, ends: e, source: a.source, target: a.target, store: a.store, log: a.log, dir: a.state.path,
+			app: a, ends: e, source: a.source, target: a.target, store: a.store, log: a.log, waits: a.waits, dir: a.state.path,
 			channel: func() *haul.Channel { return haul.NewChannel(a.cfg.Buffer.MaxBytes) }, window: spoolWindow,
 			putOff: checkpoint.NewPutOff(a.state.path),
 		}
