@@ -32,7 +32,9 @@ func (d *dispatcher) connect(ctx context.Context, l *lane, once bool) error {
 			l.state.Store(e.State.String())
 			switch e.State {
 			case topology.Connecting:
-				l.setAddr(e.Addr)
+				if !d.cfg.Node.Cluster {
+					l.setAddr(e.Addr)
+				}
 			case topology.BackingOff:
 				if once {
 					giveUp()
@@ -51,7 +53,9 @@ func (d *dispatcher) connect(ctx context.Context, l *lane, once bool) error {
 		l.reconnects.Add(1)
 	}
 	l.served, l.fresh = true, true
-	d.reached = l.addr
+	if !d.cfg.Node.Cluster { // of a cluster, lanes are connected in the background too
+		d.reached = l.addr
+	}
 	l.begin(conn)
 	d.group.Go(func() error {
 		l.serve(d.runCtx, conn)
