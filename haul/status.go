@@ -25,6 +25,7 @@ type LinkStatus struct {
 	Name            string  `json:"name,omitempty"` // of a cluster source's link
 	Source          string  `json:"source"`
 	Address         string  `json:"address,omitempty"` // of the server that it is connected to, or was last
+	Slots           int     `json:"slots,omitempty"`   // of a cluster source's link: how many it writes
 	Phase           Phase   `json:"phase"`
 	ReplID          string  `json:"replication_id"`
 	SnapshotBytes   int64   `json:"snapshot_bytes"`

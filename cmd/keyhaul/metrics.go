@@ -31,6 +31,7 @@ func reportMetrics() []metric {
 	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
 	return []metric{
 		{desc("ready", "1 if both ends are ready and the lag is below ready-max-lag."), gauge, func(r *report) float64 { return flag(r.Ready) }},
+		{desc("unsettled_slots", "Slots of a cluster source that are on the move between its shards, and not settled on the target."), gauge, func(r *report) float64 { return float64(r.Unsettled) }},
 		{desc("waiting", "Number of things waited for; status names them."), gauge, func(r *report) float64 { return float64(len(r.Waiting)) }},
 		{desc("snapshot_eta_seconds", "Time until the snapshot is on the target; -1 if unknown."), gauge, func(r *report) float64 { return r.Rate.ETASeconds }},
 		{desc("resent_entries_total", "Entries sent again because a connection was lost before they were acknowledged."), counter, func(r *report) float64 { return float64(r.Target.Resends) }},
@@ -48,6 +49,7 @@ type linkMetric struct {
 func linkMetrics() []linkMetric {
 	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
 	return []linkMetric{
+		{desc("link_slots", "Slots of a cluster source that the link writes.", "link"), gauge, func(l *haul.LinkStatus) float64 { return float64(l.Slots) }},
 		{desc("source_connected", "1 while the link to the source is up.", "link"), gauge, func(l *haul.LinkStatus) float64 { return flag(l.Connected) }},
 		{desc("snapshot_done", "1 once the snapshot is on the target.", "link"), gauge, func(l *haul.LinkStatus) float64 { return flag(l.SnapshotDone) }},
 		{desc("snapshot_bytes", "Bytes of the snapshot that are on the target.", "link"), gauge, func(l *haul.LinkStatus) float64 { return float64(l.SnapshotBytes) }},

@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
 // report is what a running keyhaul says of itself: the body of /api/v1/status.
@@ -25,7 +26,8 @@ type report struct {
 	Links   []haul.LinkStatus `json:"links"` // one for each shard of a cluster source
 	Target  haul.WriterStatus `json:"target"`
 
-	Unsettled int `json:"unsettled_slots"` // of a cluster source, that are on the move between its shards
+	Unsettled     int    `json:"unsettled_slots"`          // of a cluster source, that are on the move between its shards
+	UnsettledList string `json:"unsettled_list,omitempty"` // these, as ranges
 
 	Rate rate `json:"rate"`
 }
@@ -39,7 +41,7 @@ type monitor struct {
 
 	mu     sync.Mutex
 	links  []*watched // by name
-	moving func() int // counts slots that are on the move; nil if there are none
+	slots  slotsView  // of a cluster source; nil for others
 	stop   func()
 	waiter bool // another process runs the haul, and this one is ready to take over
 }
@@ -101,10 +103,16 @@ func (m *monitor) forget(name string) {
 	m.links = slices.DeleteFunc(m.links, func(w *watched) bool { return w.name == name })
 }
 
-// slots says how to count the slots that are on the move.
-func (m *monitor) slots(moving func() int) {
+// slotsView tells which slots of a cluster source are whose.
+type slotsView interface {
+	unsettled() topology.SlotSet
+	slotsOf(link string) int
+}
+
+// watchSlots has the status tell of slots, too.
+func (m *monitor) watchSlots(v slotsView) {
 	m.mu.Lock()
-	m.moving = moving
+	m.slots = v
 	m.mu.Unlock()
 }
 
@@ -163,12 +171,15 @@ func (m *monitor) status() report {
 		return r
 	}
 	r.Target.Ready, r.Rate = true, rate{}
-	if m.moving != nil {
-		r.Unsettled = m.moving()
+	if m.slots != nil {
+		moving := m.slots.unsettled()
+		r.Unsettled, r.UnsettledList = moving.Len(), moving.String()
 	}
 	for _, w := range m.links {
 		l := w.reader.Status()
-		l.Name = w.name
+		if l.Name = w.name; m.slots != nil {
+			l.Slots = m.slots.slotsOf(w.name)
+		}
 		r.Links = append(r.Links, l)
 		r.addTarget(w)
 		r.Rate.add(w.rate(l))

@@ -188,15 +188,26 @@ func (s *shards) reached(l *shard) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.goals[l] = true
-	return len(s.goals) == len(s.links) && s.unsettled() == 0
+	moving := s.unsettled()
+	return len(s.goals) == len(s.links) && moving.Len() == 0
 }
 
-// unsettled counts the slots that no link writes.
-func (s *shards) unsettled() (n int) {
+// unsettled returns the slots that no link writes.
+func (s *shards) unsettled() (moving topology.SlotSet) {
 	for slot := range uint16(topology.SlotCount) {
 		if s.slots.Owner(slot) == 0 {
-			n++
+			moving.Add(slot)
 		}
 	}
-	return n
+	return moving
+}
+
+// slotsOf counts the slots of a link.
+func (s *shards) slotsOf(name string) int {
+	for _, l := range s.all() {
+		if l.name == name {
+			return l.mySlots().Len()
+		}
+	}
+	return 0
 }

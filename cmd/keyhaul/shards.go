@@ -29,6 +29,7 @@ type shards struct {
 
 	first checkpoint.Record // what the records of links begin with
 
+	moves     time.Time // since when slots are on the move; zero if none are; of the goroutine that supervises
 	notBefore time.Time // are slots settled again; of the goroutine that supervises
 
 	moving sync.Mutex // held while slots are taken from links, until their records say so
@@ -49,7 +50,7 @@ func (a *app) followShards(ctx context.Context, e *ends) error {
 		look: &surveyor{dialer: a.source}, goals: make(map[*shard]bool),
 	}
 	defer s.look.close()
-	a.monitor.slots(s.unsettled)
+	a.monitor.watchSlots(s)
 	if err := s.begin(ctx); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
@@ -15,6 +16,7 @@ const surveyEvery = 500 * time.Millisecond
 // lost them.
 func (s *shards) supervise(over, ctx context.Context) {
 	const who = "source cluster"
+	defer s.waits.Clear(whoMoves)
 	tick := time.NewTicker(surveyEvery)
 	defer tick.Stop()
 	for {
@@ -33,6 +35,7 @@ func (s *shards) supervise(over, ctx context.Context) {
 		if err == nil {
 			err = s.settle(over, v)
 		}
+		s.tellMoves(v)
 		switch {
 		case over.Err() != nil:
 			return
@@ -42,6 +45,37 @@ func (s *shards) supervise(over, ctx context.Context) {
 			s.waits.Clear(who)
 		}
 	}
+}
+
+// whoMoves is who waits for slots that do not arrive anywhere.
+const whoMoves = "slots of the source"
+
+// tellMoves tells the operator of slots that have been on the move for long.
+func (s *shards) tellMoves(v *survey) {
+	const long = 10 * time.Second
+	moving := s.unsettled()
+	switch {
+	case moving.Len() == 0:
+		s.moves = time.Time{}
+	case s.moves.IsZero():
+		s.moves = time.Now()
+	}
+	if s.moves.IsZero() || time.Since(s.moves) < long {
+		s.waits.Clear(whoMoves)
+		return
+	}
+	why := "their keys are being read"
+	open := 0
+	moving.Each(func(slot uint16) {
+		if v != nil && v.open.Has(slot) {
+			open++
+		}
+	})
+	if open > 0 {
+		why = fmt.Sprintf("%d of them are open on the source (migrating or importing)", open)
+	}
+	s.waits.Set(whoMoves, fmt.Sprintf("%d slots are on the move between shards, %s: what the target has of them may be old", moving.Len(), why),
+		"none while slots are moved; else close them on the source: redis-cli --cluster fix")
 }
 
 // compare compares what the source says with what the links have.

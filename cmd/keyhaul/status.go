@@ -102,11 +102,17 @@ func statusText(r report) string {
 		if l.Name != "" {
 			name = "link " + l.Name + " at " + l.Address
 		}
+		if r.Links[0].Name != "" {
+			name += fmt.Sprintf(" with %d slots", l.Slots)
+		}
 		line("source", "%s, %s, connected %t, reconnects %d, full syncs %d, partial syncs %d", name, l.Phase, l.Connected, l.Reconnects, l.FullSyncs, l.PartialSyncs)
 		if l.SnapshotDone {
 			line("  stream", "applied %d, received %d, source at %d; lag %s, %.1f s; spool %s", l.Applied, l.Received, l.SourceOffset,
 				size(float64(l.LagBytes)), l.LagSeconds, size(float64(l.Spooled)))
 		}
+	}
+	if r.Unsettled > 0 {
+		line("moving", "%d slots of the source are on the move: %s", r.Unsettled, r.UnsettledList)
 	}
 	all := r.overall()
 	line("lag", "%s, %.1f s; %.0f commands/s", size(float64(all.LagBytes)), all.LagSeconds, r.Rate.EntriesPerSecond)
