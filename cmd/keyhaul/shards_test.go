@@ -95,7 +95,7 @@ func (s *shardsTrial) equal() report {
 func (s *shardsTrial) begin() {
 	s.t.Helper()
 	s.start()
-	s.loadInto(s.from.Endpoint(), 3000)
+	s.loadInto(s.from.Endpoint(), int(lasting(3000, 10_000)))
 	s.streaming(len(s.from.Primaries()))
 }
 
