@@ -83,7 +83,8 @@ func (l *shard) find(ctx context.Context, h *reader.History) ([]string, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	addr, found := "", false
+	var addr string
+	var found bool
 	if h != nil {
 		addr, found = v.heir(h.ID)
 	} else if addr, found = l.successor(v); !found {

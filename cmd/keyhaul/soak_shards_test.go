@@ -43,8 +43,11 @@ func (s *shardsTrial) writeOpen(slot int, from, to *rt.Server) {
 		return
 	}
 	for _, args := range [][]any{
-		{"APPEND", key + "text", rand.IntN(1000)}, {"RPUSH", key + "list", rand.IntN(10)}, {"INCR", key + "count"},
-		{"SET", key + strconv.Itoa(rand.IntN(100)), "new"}, {"DEL", key + strconv.Itoa(rand.IntN(100))},
+		{"APPEND", key + "text", rand.IntN(1000)},
+		{"RPUSH", key + "list", rand.IntN(10)},
+		{"INCR", key + "count"},
+		{"SET", key + strconv.Itoa(rand.IntN(100)), "new"},
+		{"DEL", key + strconv.Itoa(rand.IntN(100))},
 	} {
 		if r := from.Do(args...); r.Err() == nil || resp.NewError(r.Text).Code != "ASK" {
 			continue

@@ -59,7 +59,10 @@ func (s *surveyor) ask(ctx context.Context) (*survey, error) {
 	for _, shard := range topo.Shards {
 		s.seeds = append(s.seeds, append([]string{shard.Primary}, shard.Replicas...)...)
 		node, open, err := s.node(ctx, shard.Primary)
-		if err != nil || node.Role == "slave" { // it fails over, or has done so
+		if err == nil && node.Role == "slave" {
+			err = fmt.Errorf("%s is a replica now", shard.Primary)
+		}
+		if err != nil { // it fails over, or has done so
 			v.missing = errors.Join(v.missing, err)
 			continue
 		}
@@ -69,7 +72,7 @@ func (s *surveyor) ask(ctx context.Context) (*survey, error) {
 		}
 	}
 	if len(v.nodes) == 0 {
-		return nil, fmt.Errorf("no primary of the source cluster answers: %w", v.missing)
+		return nil, errors.Join(v.whole(), v.missing)
 	}
 	for addr, c := range s.conns {
 		if _, ok := v.nodes[addr]; !ok {

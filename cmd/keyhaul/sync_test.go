@@ -111,7 +111,7 @@ func TestExitCodes(t *testing.T) {
 		"target is replica":     {with(source.URL(), replica.URL(), "--existing", "flush"), 3, "replicates"},
 		"source is replica":     {with(replica.URL(), source.URL(), "--existing", "flush"), 3, "replicates"},
 		"databases missing":     {with(many.URL(), small.URL()), 3, "databases"},
-		"source is a cluster":   {with(cluster.URL(), target.URL()), 3, "cluster"},
+		"source without slots":  {with(cluster.URL(), target.URL()), 4, "only 0 of 16384 slots"},
 		"source down":           {with(closed, target.URL()), 4, "source"},
 		"target down":           {with(source.URL(), closed), 4, "target"},
 		"source wrong password": {with(strings.Replace(locked.URL(), "right", "wr0ng", 1), target.URL()), 4, "WRONGPASS"},
