@@ -222,6 +222,9 @@ func (s *trial) write(load rt.Load) {
 		if err != nil || counts.Errors > 0 || counts.Units == 0 {
 			s.t.Errorf("load: %v, %+v", err, counts)
 		}
+		if len(counts.Refusals) > 0 {
+			s.t.Logf("load: %d units, refused and tried again: %v", counts.Units, counts.Refusals)
+		}
 	})
 	s.t.Cleanup(s.stopLoad)
 }

@@ -56,9 +56,10 @@ type LoadCounts struct {
 	Units       int64 // answered
 	Errors      int64 // error replies that are no redirection
 	FirstError  string
-	Redirected  int64 // units sent again after MOVED, ASK, TRYAGAIN, LOADING and the like
-	Dropped     int64 // units given up after redirections, never executed
-	Disconnects int64 // each may have left a batch executed in part
+	Redirected  int64            // units sent again after MOVED, ASK, TRYAGAIN, LOADING and the like
+	Refusals    map[string]int64 // errors, by their code
+	Dropped     int64            // units given up after redirections, never executed
+	Disconnects int64            // each may have left a batch executed in part
 }
 
 // Run writes until ctx ends, which is no error, and returns once what was sent is answered: what it wrote is in the
@@ -94,6 +95,12 @@ func (c *LoadCounts) add(o LoadCounts) {
 	c.Errors += o.Errors
 	c.FirstError = cmp.Or(c.FirstError, o.FirstError)
 	c.Redirected += o.Redirected
+	if c.Refusals == nil {
+		c.Refusals = make(map[string]int64)
+	}
+	for code, n := range o.Refusals {
+		c.Refusals[code] += n
+	}
 	c.Dropped += o.Dropped
 	c.Disconnects += o.Disconnects
 }
@@ -255,6 +262,10 @@ func (w *loadWriter) judge(ctx context.Context, u unit, replies []resp.Reply) (l
 		}
 		return false, nil
 	}
+	if w.counts.Refusals == nil {
+		w.counts.Refusals = make(map[string]int64)
+	}
+	w.counts.Refusals[failed.Code]++
 	switch failed.Code {
 	case "ASK":
 		if _, addr, ok := failed.Redirect(); ok && len(u.commands) == 1 {
