@@ -2,6 +2,7 @@ package reader
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -102,3 +103,6 @@ type Checkpoint interface {
 	// Streaming records that the snapshot is on the target, before the first entry of the stream is written.
 	Streaming(ctx context.Context, at haul.Position) error
 }
+
+// SpoolDir is where the segments of the haul with this state directory are.
+func SpoolDir(stateDir string) string { return filepath.Join(stateDir, "spool") }

@@ -3,7 +3,6 @@ package reader
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -398,6 +397,3 @@ func (p *PSYNC) Status() haul.LinkStatus {
 	}
 	return s
 }
-
-// SpoolDir is where the segments of the haul with this state directory are.
-func SpoolDir(stateDir string) string { return filepath.Join(stateDir, "spool") }

@@ -105,17 +105,22 @@ func (b *ownBatch) restore(keys []ownKey) {
 	for _, k := range keys {
 		name, value := k.Field()
 		fields = append(fields, name, value)
-		switch {
-		case k.value.Payload == "":
-			b.command(k.Key.DB, "DEL", k.Key.Name)
-		case k.value.ExpireAt == 0:
-			b.command(k.Key.DB, "RESTORE", k.Key.Name, "0", k.value.Payload, "REPLACE")
-		default:
-			b.command(k.Key.DB, "RESTORE", k.Key.Name, strconv.FormatInt(k.value.ExpireAt, 10), k.value.Payload, "REPLACE", "ABSTTL")
-		}
+		b.write(k.Key, k.value)
 	}
 	if b.store != nil {
 		b.command(keys[0].Key.DB, fields...)
+	}
+}
+
+// write appends the command that makes a key what the source has.
+func (b *ownBatch) write(k haul.KeyName, v haul.Value) {
+	switch {
+	case v.Payload == "":
+		b.command(k.DB, "DEL", k.Name)
+	case v.ExpireAt == 0:
+		b.command(k.DB, "RESTORE", k.Name, "0", v.Payload, "REPLACE")
+	default:
+		b.command(k.DB, "RESTORE", k.Name, strconv.FormatInt(v.ExpireAt, 10), v.Payload, "REPLACE", "ABSTTL")
 	}
 }
 

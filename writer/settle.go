@@ -3,7 +3,6 @@ package writer
 import (
 	"context"
 	"errors"
-	"strconv"
 	"time"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
@@ -213,14 +212,7 @@ func (b *ownBatch) set(at haul.Position, k haul.KeyName, v haul.Value) {
 		Start: at.Offset, End: at.Offset, Resume: at.Offset, Kind: haul.KindCommand,
 		DB: k.DB, After: at.DB, First: uint32(len(b.Commands)), N: 1,
 	})
-	switch {
-	case v.Payload == "":
-		b.command(k.DB, "DEL", k.Name)
-	case v.ExpireAt == 0:
-		b.command(k.DB, "RESTORE", k.Name, "0", v.Payload, "REPLACE")
-	default:
-		b.command(k.DB, "RESTORE", k.Name, strconv.FormatInt(v.ExpireAt, 10), v.Payload, "REPLACE", "ABSTTL")
-	}
+	b.write(k, v)
 }
 
 // abandon gives up a slot: it is no one's.

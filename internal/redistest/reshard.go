@@ -78,12 +78,7 @@ func (c *Cluster) MovesAtomically() bool {
 // MigrateSlots moves slots and their keys at once, as Valkey 9 does: clients meet MOVED. It returns when they have moved.
 func (c *Cluster) MigrateSlots(slots []int, from, to *Server) {
 	c.t.Helper()
-	args := []any{"CLUSTER", "MIGRATESLOTS", "SLOTSRANGE"}
-	for _, slot := range slots {
-		args = append(args, slot, slot)
-	}
-	args = append(args, "NODE", nodeID(to))
-	Eventually(c.t, startTimeout, func() error { return from.Do(args...).Err() }) // refused while another one ends
+	c.migrate(slots, from, to)
 	Eventually(c.t, startTimeout, func() error {
 		table, err := parseSlots(from.MustDo("CLUSTER", "SLOTS"), "127.0.0.1")
 		if err != nil {
@@ -122,8 +117,8 @@ func (c *Cluster) CancelSlot(slot int, from, to *Server, during func()) {
 	to.MustDo("CLUSTER", "SETSLOT", slot, "STABLE")
 }
 
-// CancelMigration begins to move slots at once, and cancels that.
-func (c *Cluster) CancelMigration(slots []int, from, to *Server) {
+// migrate begins to move slots at once. It is refused while another migration ends.
+func (c *Cluster) migrate(slots []int, from, to *Server) {
 	c.t.Helper()
 	args := []any{"CLUSTER", "MIGRATESLOTS", "SLOTSRANGE"}
 	for _, slot := range slots {
@@ -131,6 +126,12 @@ func (c *Cluster) CancelMigration(slots []int, from, to *Server) {
 	}
 	args = append(args, "NODE", nodeID(to))
 	Eventually(c.t, startTimeout, func() error { return from.Do(args...).Err() })
+}
+
+// CancelMigration begins to move slots at once, and cancels that.
+func (c *Cluster) CancelMigration(slots []int, from, to *Server) {
+	c.t.Helper()
+	c.migrate(slots, from, to)
 	from.Do("CLUSTER", "CANCELSLOTMIGRATIONS") // it may be over
 }
 
