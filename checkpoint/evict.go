@@ -86,7 +86,7 @@ func isOf(worker, name string) bool {
 	return name == worker || strings.HasPrefix(name, LinkName(worker, ""))
 }
 
-// EvictSelf ends all connections of this worker, on every primary and replica: what its closed connections have sent is
+// EvictSelf ends all connections of this worker, those of its links included, on every primary and replica: what its closed connections have sent is
 // carried out by then, or never will be. Those of the Store and of the lease are opened again when they are used. It
 // tries until ctx ends.
 func (s *Store) EvictSelf(ctx context.Context) error {
@@ -96,7 +96,7 @@ func (s *Store) EvictSelf(ctx context.Context) error {
 			return err
 		}
 		for _, addr := range l.all() {
-			_, err := s.Evict(ctx, addr, func(_ int64, name string) bool { return name == s.cfg.Dialer.ClientName })
+			_, err := s.Evict(ctx, addr, func(_ int64, name string) bool { return isOf(s.cfg.Dialer.ClientName, name) })
 			if err != nil && !unavailable(err) {
 				return err
 			}

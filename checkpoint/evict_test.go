@@ -78,3 +78,16 @@ func TestEvictSelfLooksAgain(t *testing.T) {
 		t.Error("a connection to the new node was left")
 	}
 }
+
+func TestEvictSelfEndsLinks(t *testing.T) {
+	server, s := standalone(t, redistest.Options{})
+	ctx := testContext(t)
+	link, other := lane(t, server, LinkName("w1", "a")), lane(t, server, "w12")
+	must(t, s.EvictSelf(ctx))
+	if _, err := link.do(ctx, "PING"); err == nil {
+		t.Error("a connection of a link is left")
+	}
+	if _, err := other.do(ctx, "PING"); err != nil {
+		t.Errorf("another worker's connection: %v", err)
+	}
+}
