@@ -190,6 +190,9 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 		Waits:     l.waits, Log: l.log,
 	}
 	if l.shard != nil {
+		if !st.Found && l.shard.all.prune {
+			from.First = reader.CleanPrune
+		}
 		from.Find, from.Together, from.Fork = l.shard.find, l.shard.together, l.shard.all.forks.acquire
 		to.Shard = l.shard
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/reader"
 )
 
 // shards is a haul whose source is a cluster: one link for each shard that has slots.
@@ -27,6 +28,7 @@ type shards struct {
 	slots haul.Slots
 	group *errgroup.Group
 
+	prune bool              // the first copies of links remove what the target had of an earlier one
 	first checkpoint.Record // what the records of links begin with
 
 	moves     time.Time // since when slots are on the move; zero if none are; of the goroutine that supervises
@@ -115,7 +117,8 @@ func (s *shards) begin(ctx context.Context) error {
 		}
 		book.first.Links, book.first.Phase = nil, checkpoint.PhaseSnapshot
 		book.first.Generation = uint64(time.Now().UnixMilli())
-		book.first.Flush = st.Lost != nil || s.cfg.Existing == existingFlush && s.ends.keys > 0
+		s.prune = st.Lost != nil && s.cfg.OnLostHistory == string(reader.LostResync)
+		book.first.Flush = !s.prune && (st.Lost != nil || s.cfg.Existing == existingFlush && s.ends.keys > 0)
 	}
 	if err := s.expiry(ctx, s.ends, st, book); err != nil {
 		return err
@@ -148,15 +151,15 @@ func (s *shards) startLinks(ctx context.Context, v *survey) error {
 		if err != nil {
 			return err
 		}
-		if !st.Found && known.Phase == checkpoint.PhaseStreaming {
-			l.began = checkpoint.Record{Generation: known.Generation} // it was there
+		if !st.Found { // it was named, and had not begun
+			continue
 		}
 		l.id = lastID(st)
 		if addr, ok := v.heir(l.id); ok {
 			l.at(addr, v.nodes[addr])
 			taken[addr] = true
 		}
-		if st.Found && st.Record.Slots != nil {
+		if st.Record.Slots != nil {
 			st.Record.Slots.Each(func(slot uint16) { s.claim(slot, l) })
 		}
 		all = append(all, l)

@@ -249,3 +249,21 @@ func (s *shardsTrial) filledSlots(p *rt.Server, n int) []int {
 	}
 	return slots
 }
+
+// TestShardsKilledEarly: keyhaul is killed while it begins, again and again.
+func TestShardsKilledEarly(t *testing.T) {
+	for _, target := range []int{0, 3} {
+		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
+			s := newShardsTrial(t, rt.ClusterOptions{}, target)
+			s.loadInto(s.from.Endpoint(), 1000)
+			for range 2 * rounds() {
+				s.start()
+				pause(20e6, 400e6)
+				s.kill()
+			}
+			s.start()
+			s.streaming(3)
+			s.equal()
+		})
+	}
+}
