@@ -349,6 +349,9 @@ func TestExampleFiles(t *testing.T) {
 		c.Target.Sentinels.Scheme != topology.SchemeTLS || c.Target.Sentinels.Addrs[0] != "sentinel1.new.example:26379" || c.Target.Sentinels.Username != "keyhaul" {
 		t.Errorf("%+v", c)
 	}
+	if c := got["cluster-to-cluster.toml"]; len(c.Source.Addrs) != 3 || !c.PreferReplica || c.MaxSnapshots != 2 || c.Ack != ackAuto {
+		t.Errorf("%+v", c)
+	}
 	if c := got["to-cluster-tls.toml"]; len(c.Target.AddressMap) != 3 || c.Source.TLS.CertFile == "" ||
 		c.Target.AddressMap["10.1.0.3:6379"] != "gate.new.example:7003" {
 		t.Errorf("%+v", c)

@@ -25,9 +25,11 @@ func newSync(environ []string) *cobra.Command {
 		Short: "Copy a live data set to another server or cluster, then follow its writes",
 		Long: `sync reads a snapshot of the source and then its stream of writes, as a replica does, and writes both to the
 target. Without --until it follows the source until it is stopped; with --until caught-up it ends once the target has
-everything that the source had when its snapshot was complete.`,
+everything that the source had when its snapshot was complete. Either end may be one server, a group that sentinels look
+after, or a cluster: name its nodes.`,
 		Example: `  keyhaul sync --source redis://old:6379 --target redis://new:6379 --until caught-up
   keyhaul sync --source rediss://user:pw@old:6380 --source-tls-ca ca.pem --target redis://node1:7000,node2:7001
+  keyhaul sync --source redis+sentinel://s1:26379,s2:26379/orders --target redis://node1:7000,node2:7001
   KEYHAUL_SOURCE_PASSWORD=… keyhaul sync --config one-shot.toml
   keyhaul sync --source unix:///run/redis.sock --target redis://new:6379 --dry-run`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
