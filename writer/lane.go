@@ -87,6 +87,7 @@ type lane struct {
 
 // failure is why entries could not be written.
 type failure struct {
+	addr string // of the node
 	act  action
 	err  *resp.Error
 	what error // names the entry, where the operator has to mend it

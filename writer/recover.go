@@ -162,7 +162,7 @@ func (d *dispatcher) tell(s setback) {
 	if s.cause == nil {
 		return
 	}
-	d.cfg.Log.Warn().Str("cause", s.cause.err.Text).Int("waiting", len(s.failed)+len(s.rest)).
+	d.cfg.Log.Warn().Str("address", s.cause.addr).Str("cause", s.cause.err.Text).Int("waiting", len(s.failed)+len(s.rest)).
 		Msg("the target has refused entries for now; they are sent again")
 	if s.again > 0 && !s.exact {
 		d.cfg.Log.Warn().Int64("entries", s.again).
@@ -178,7 +178,7 @@ func (d *dispatcher) pause(ctx context.Context, cause *failure) error {
 		return nil
 	}
 	if cause != nil {
-		text, advice := cause.err.Text, remedy(cause.err)
+		text, advice := cause.addr+": "+cause.err.Text, remedy(cause.err)
 		if cause.what != nil {
 			text, advice = cause.what.Error(), "mend the key on the target, or start again with --on-error skip"
 		}

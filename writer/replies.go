@@ -246,7 +246,7 @@ func (l *lane) refused(o *op, it item, e *resp.Error) {
 		return
 	}
 	if act != actData {
-		l.again(o, it, &failure{act: act, err: e})
+		l.again(o, it, &failure{addr: l.addr, act: act, err: e})
 		return
 	}
 	if l.d.existing(it, e) {
@@ -254,14 +254,14 @@ func (l *lane) refused(o *op, it item, e *resp.Error) {
 	}
 	switch l.d.cfg.OnError {
 	case OnErrorHold:
-		l.again(o, it, &failure{act: actData, err: e, what: l.d.refusal(it, e)})
+		l.again(o, it, &failure{addr: l.addr, act: actData, err: e, what: l.d.refusal(it, e)})
 	case OnErrorSkip:
 		if !l.d.skip(it, e) {
 			o.bad++
 		}
 	default:
 		l.d.fatal(l.d.refusal(it, e))
-		l.again(o, it, &failure{act: actData, err: e})
+		l.again(o, it, &failure{addr: l.addr, act: actData, err: e})
 	}
 }
 
@@ -292,7 +292,7 @@ func (l *lane) stringsReply(o *op, b []byte) {
 	}
 	var why *failure
 	if e := errorOf(b); classify(e) != actData {
-		why = &failure{act: classify(e), err: e}
+		why = &failure{addr: l.addr, act: classify(e), err: e}
 	}
 	for i := o.first; i < o.first+o.n; i++ {
 		if e := &o.batch.Entries[i]; isPlainString(o.batch, e, o.batch.KeyOf(e)) {

@@ -90,7 +90,7 @@ func (l *lane) aborted(b []byte) {
 		}
 	}
 	act := classify(why.err)
-	cause := &failure{act: act, err: why.err}
+	cause := &failure{addr: l.addr, act: act, err: why.err}
 	l.redirected(why.err)
 	var left item // is not sent again
 	if act == actData && why.it.batch != nil {
