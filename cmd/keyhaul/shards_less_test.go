@@ -55,11 +55,15 @@ func (s *shardsTrial) moveLosing(slot int, from, to, node *rt.Server) {
 	s.reached(to)
 	pause(1500*time.Millisecond, 1600*time.Millisecond) // for marks
 	node.MustDo("SAVE")
+	_, before, err := s.look(s.keyhaul)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	for _, n := range []*rt.Server{to, from, s.from.Primaries()[2]} {
 		n.MustDo("CLUSTER", "SETSLOT", slot, "NODE", to.MustDo("CLUSTER", "MYID").Text)
 	}
 	s.from.WaitOK()
-	s.settled(func() bool { return s.from.NodeFor(slot) == to })
+	s.settled(before)
 	pause(1500*time.Millisecond, 1600*time.Millisecond)
 	node.Kill()
 	node.Restart()
