@@ -24,7 +24,7 @@ func TestShapes(t *testing.T) {
 					rt.Require(t, release)
 				}
 			}
-			s := newShardsTrial(t, rt.ClusterOptions{Primaries: shape.from, Options: rt.Options{Release: shape.fromOf}}, shape.to, rt.Options{Release: shape.toOf})
+			s := newShardsTrialTo(t, rt.ClusterOptions{Primaries: shape.from, Options: rt.Options{Release: shape.fromOf}}, shape.to, rt.Options{Release: shape.toOf})
 			s.begin()
 			pause(100e6, 200e6)
 			s.kill()
