@@ -215,7 +215,7 @@ func TestLeaseIsTakenAtOnceFromAWorkerWithoutConnections(t *testing.T) {
 	replica.Close()
 	began := time.Now()
 	must(t, second.Acquire(ctx, false, nil))
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 4*time.Second { // less than the silence
 		t.Errorf("taken after %v", took)
 	}
 	if !strings.HasPrefix(second.Text(), "1 2 w2 ") {

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keyhaul/keyhaul/haul"
@@ -62,6 +63,51 @@ type Record struct {
 
 	// Of a link to a cluster source: the slots that are its to write.
 	Slots *topology.SlotSet `json:"slots,omitempty"`
+	// Those of them that have been settled since the stream began, and what their fences said then at least: one that says
+	// less is on a node that has lost what was written of its slot.
+	Settled []Settled `json:"settled,omitempty"`
+}
+
+// Settled is a set of slots that have moved to a link's shard, and an offset that their fences are not behind.
+type Settled struct {
+	Slots *topology.SlotSet `json:"slots"`
+	At    int64             `json:"at"`
+}
+
+// maxSettled is how many of them a record has. Older ones are put together: of their slots some may then be settled once
+// more at a resume.
+const maxSettled = 128
+
+// Settle notes that slots are settled behind offset at, and forgets what is not the link's any more.
+func (r *Record) Settle(slots *topology.SlotSet, at int64) {
+	all := []Settled{}
+	for _, x := range append(slices.Clone(r.Settled), Settled{slots, at}) {
+		var left topology.SlotSet
+		x.Slots.Each(func(slot uint16) {
+			if r.Slots.Has(slot) && (x.Slots == slots || !slots.Has(slot)) {
+				left.Add(slot)
+			}
+		})
+		if left.Len() > 0 {
+			all = append(all, Settled{&left, x.At})
+		}
+	}
+	if len(all) > maxSettled {
+		all[0].Slots.Each(all[1].Slots.Add)
+		all[1].At = max(all[0].At, all[1].At)
+		all = all[1:]
+	}
+	r.Settled = all
+}
+
+// settledAt is what the fence of a slot must say at least; 0 if the slot has not moved.
+func (r *Record) settledAt(slot uint16) int64 {
+	for _, x := range r.Settled {
+		if x.Slots.Has(slot) {
+			return x.At
+		}
+	}
+	return 0
 }
 
 // position is haul.Position without the generation, which a record and a fence have of their own. Its names are part

@@ -39,6 +39,7 @@ type State struct {
 	Sub       int64         // of a standalone's fence, when that is the base
 	Highest   int64         // applied offset of any fence, mark or key that is ahead
 	Ahead     []Ahead       // keys that are ahead of their slot's fence; offset 0: of an earlier generation
+	Unsettled []uint16      // slots that the record says are the link's, and of which the target has lost what was read of them
 	Applied   []int64       // by slot: the higher of its fence and the base; one element on a standalone
 	Refusals  []Refusal
 	Lost      error    // wraps ErrLost: why this cannot be resumed from although Found
@@ -191,9 +192,16 @@ func (st *State) judgeFences(n Node, r reading) {
 	for i, f := range r.fences {
 		slot := r.slots[i]
 		st.Applied[slot] = st.Base.Offset
+		mine := st.Record.Slots == nil || st.Record.Slots.Has(slot)
+		least := st.Record.settledAt(slot)
 		if ok, instead := st.usable(f); ok {
 			st.Applied[slot] = max(st.Base.Offset, f.Applied())
-		} else if st.Record.Slots != nil && !st.Record.Slots.Has(slot) { // it is another link's
+			if mine && f.Applied() < least {
+				st.Unsettled = append(st.Unsettled, slot)
+			}
+		} else if mine && !f.found && least > 0 {
+			st.Unsettled = append(st.Unsettled, slot)
+		} else if !mine { // it is another link's
 		} else if !f.found && n.Mark.Sparse {
 			st.Applied[slot] = n.Mark.Applied()
 		} else {

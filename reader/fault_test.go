@@ -389,7 +389,7 @@ func TestTransactionEdge(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		rt.Eventually(t, 5*time.Second, func() error {
+		rt.Eventually(t, 20*time.Second, func() error {
 			if p := ch.Watermark.Stream(); p.Offset != int64(len(stream)) || p.DB != 7 {
 				return fmt.Errorf("limit %d bytes into the tail: %v of %d", over, p, len(stream))
 			}

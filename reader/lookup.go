@@ -161,6 +161,9 @@ func (k *KeyReader) open(ctx context.Context) error {
 	if err == nil { // being read must not make a key look used; before Redis 7.2 that cannot be helped
 		_, err = conn.Do(ctx, handshakeTimeout, "CLIENT", "NO-TOUCH", "ON")
 	}
+	if node.Cluster && node.Role == "slave" && (err == nil || errors.As(err, new(*resp.Error))) { // else it sends us to its primary
+		_, err = conn.Do(ctx, handshakeTimeout, "READONLY")
+	}
 	if err != nil && !errors.As(err, new(*resp.Error)) {
 		_ = conn.Close()
 		return err

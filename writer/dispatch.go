@@ -192,6 +192,10 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 			if err := call(ctx); err != nil {
 				return err
 			}
+		case <-d.fewer:
+			if err := d.settleOn(ctx); err != nil {
+				return err
+			}
 		case <-d.polling():
 			d.caughtUp()
 		case <-tick.C:

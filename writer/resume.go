@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
@@ -72,16 +73,17 @@ func (d *dispatcher) skipApplied(b *haul.Batch) int {
 
 // takeApart makes single commands of a transaction of which an earlier run, whose buffer was too small for it, has
 // written the beginning in pieces: then the fences tell which of them are applied. It does so with every transaction if
-// the target has none.
+// the target has none, and with those that empty a shard: the target holds other shards as well.
 func (d *dispatcher) takeApart(b *haul.Batch) {
 	resumed := d.applied != nil && len(b.Entries) > 0 && b.Entries[0].Start < d.resumed
-	if b.Snapshot || !resumed && !d.cfg.NoTransactions {
+	if b.Snapshot || !resumed && !d.cfg.NoTransactions && d.cfg.Shard == nil {
 		return
 	}
 	var all []haul.Entry
 	for i := range b.Entries {
 		e := &b.Entries[i]
-		if e.Kind != haul.KindTransaction || !d.cfg.NoTransactions && !d.isBegun(b, e) {
+		flushes := d.cfg.Shard != nil && e.Kind == haul.KindTransaction && slices.ContainsFunc(b.CommandsOf(e), func(c haul.Command) bool { return c.Spec.Flushes() })
+		if e.Kind != haul.KindTransaction || !d.cfg.NoTransactions && !flushes && !(resumed && d.isBegun(b, e)) {
 			if all != nil {
 				all = append(all, *e)
 			}
@@ -90,7 +92,7 @@ func (d *dispatcher) takeApart(b *haul.Batch) {
 		if all == nil {
 			all = append(all, b.Entries[:i]...)
 		}
-		if d.cfg.NoTransactions {
+		if d.cfg.NoTransactions || flushes {
 			d.count("transactions_split", 1)
 		}
 		for j := e.First; j < e.First+e.N; j++ {

@@ -3,6 +3,8 @@ package writer
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
@@ -20,6 +22,7 @@ type Settlement struct {
 	Slot uint16
 	Held []haul.KeyName  // keys of the slot that the target has; those that the source lacks are removed
 	Mine func(mine bool) // makes the slot the link's, or no one's again; called by the writer
+	At   int64           // if it is settled: the offset of its fence, or one behind which it is settled
 	done chan error
 }
 
@@ -40,6 +43,8 @@ type settling struct {
 	read   map[haul.KeyName]int64 // the offsets at which keys were read
 	listed int64                  // keys that were not read do not exist at this offset; -1 while some are still to be read
 	passed bool                   // the stream has caught up
+	flying atomic.Int32           // batches of values that are not acknowledged
+	failed error                  // why it was given up; nil if it was not
 }
 
 // ahead is the offset up to which a key has everything. What is still to be read will have it.
@@ -60,22 +65,28 @@ func (s *settling) highest() int64 {
 	return at
 }
 
-// settler is what a writer knows of slots that are settled. It belongs to the dispatcher's goroutine, but for calls.
+// settler is what a writer knows of slots that are settled. It belongs to the dispatcher's goroutine, but for calls and
+// what is atomic.
 type settler struct {
 	watermark *haul.Watermark
 	at        haul.Position // behind the last entry that was dispatched
-	within    bool          // that is a piece of a transaction
+	upTo      int64         // the end of that, which is behind at if it is a piece of a transaction
 	settles   map[uint16]*settling
+	leaving   []*settling                      // given up; what was written of them may be on its way
 	calls     chan func(context.Context) error // for the dispatcher to do; there is room for two of each slot
 	poll      *time.Ticker
 	over      chan struct{} // closed when Run ends
 	one       [1]uint16     // of shardSlots
+
+	atOnce int           // keys that are read at once
+	held   atomic.Int64  // bytes of values that are not acknowledged
+	fewer  chan struct{} // signalled when they are fewer, or it is time to read on
 }
 
 func newSettler() settler {
 	return settler{
 		settles: make(map[uint16]*settling), calls: make(chan func(context.Context) error, 2*command.Slots),
-		poll: time.NewTicker(settleAgain), over: make(chan struct{}),
+		poll: time.NewTicker(settleAgain), over: make(chan struct{}), atOnce: settleLeast, fewer: make(chan struct{}, 1),
 	}
 }
 
@@ -92,10 +103,12 @@ func (s *settler) behind(b *haul.Batch) func() {
 	if b.Snapshot || len(b.Entries) == 0 {
 		return func() {}
 	}
-	last := &b.Entries[len(b.Entries)-1]
-	at, within := b.End, last.Resume != last.End
-	return func() { s.at, s.within = at, within }
+	at, upTo := b.End, max(b.End.Offset, b.Entries[len(b.Entries)-1].End)
+	return func() { s.at, s.upTo = at, upTo }
 }
+
+// within reports whether the last entry was a piece of a transaction that goes on.
+func (s *settler) within() bool { return s.upTo > s.at.Offset }
 
 // endSettling is called when Run ends: what was read of slots that are not settled is ahead of the stream, which nobody
 // would know any more.
@@ -117,14 +130,18 @@ func (d *dispatcher) Settle(s *Settlement) error {
 }
 
 const (
-	settleKeys  = 256                   // of a slot that are read at once
+	settleKeys  = 256                   // of a slot that are read at once, at most
+	settleLeast = 8                     // and at first, when it is not known how large they are
+	settleSize  = 256 << 10             // bytes that are read at once, about
+	settleHeld  = 4 << 20               // bytes on their way to the target before more are read
 	settleTurn  = 20 * time.Millisecond // for which a slot that has many is read before the stream goes on
-	settleAgain = 50 * time.Millisecond // after an error of the source
+	settleAgain = 50 * time.Millisecond // between two looks whether the stream has caught up
+	settleReply = 5 * time.Second       // for the source to answer
 )
 
 // beginSettling begins to settle a slot.
 func (d *dispatcher) beginSettling(ctx context.Context, s *Settlement) error {
-	if d.watermark.Stream().Offset < 0 || d.within || d.settles[s.Slot] != nil {
+	if d.watermark.Stream().Offset < 0 || d.within() || d.settles[s.Slot] != nil {
 		s.done <- errAbandoned // the link has no stream yet, or is within a transaction that is sent in pieces
 		return nil
 	}
@@ -140,13 +157,27 @@ func (d *dispatcher) place() haul.Position {
 	return d.at
 }
 
+// ownEntry is an entry of the writer's own at a place. A fence that goes with it must not go back behind what the target
+// has got: pieces of a transaction, too.
+func (d *dispatcher) ownEntry(at haul.Position, slot uint16) haul.Entry {
+	if !d.cfg.Node.Cluster {
+		slot = 0
+	}
+	end := max(at.Offset, d.upTo, d.appliedTo(slot))
+	return haul.Entry{Start: end, End: end, Resume: at.Offset, After: at.DB, Kind: haul.KindCommand, N: 1}
+}
+
 // settleOn reads more of the slots that are not read to the end, for one turn.
 func (d *dispatcher) settleOn(ctx context.Context) error {
+	d.leave()
 	began := time.Now()
 	for _, s := range d.settles {
 		for s.listed < 0 {
+			if d.held.Load() >= settleHeld {
+				return nil // it goes on when they are fewer
+			}
 			if time.Since(began) > settleTurn {
-				d.calls <- d.settleOn
+				signal(d.fewer)
 				return nil
 			}
 			if err := d.readSome(ctx, s); err != nil {
@@ -164,12 +195,14 @@ func (d *dispatcher) settleOn(ctx context.Context) error {
 // readSome reads some keys of a slot: those that are known and not read, else those that the source lists.
 func (d *dispatcher) readSome(ctx context.Context, s *settling) error {
 	if len(s.todo) == 0 {
-		keys, offset, err := d.cfg.Source.SlotKeys(ctx, d.place().Offset, s.Slot)
+		short, cancel := context.WithTimeout(ctx, settleReply)
+		keys, offset, err := d.cfg.Source.SlotKeys(short, d.place().Offset, s.Slot)
+		cancel()
 		if err != nil {
 			return err
 		}
 		for _, k := range keys {
-			if _, ok := s.read[k]; !ok {
+			if _, ok := s.read[k]; !ok && !checkpoint.Reserved([]byte(k.Name)) {
 				s.todo = append(s.todo, k)
 			}
 		}
@@ -179,7 +212,7 @@ func (d *dispatcher) readSome(ctx context.Context, s *settling) error {
 			return nil
 		}
 	}
-	n := min(len(s.todo), settleKeys)
+	n := min(len(s.todo), d.atOnce)
 	err := d.readNow(ctx, s, s.todo[:n])
 	s.todo = s.todo[n:]
 	return err
@@ -188,18 +221,34 @@ func (d *dispatcher) readSome(ctx context.Context, s *settling) error {
 // readNow writes keys of a slot as the source has them now.
 func (d *dispatcher) readNow(ctx context.Context, s *settling, keys []haul.KeyName) error {
 	at := d.place()
+	ctx, cancel := context.WithTimeout(ctx, settleReply)
+	defer cancel()
 	values, offset, err := d.cfg.Source.ReadKeys(ctx, at.Offset, keys)
 	if err != nil {
 		return err
 	}
-	b := &ownBatch{Batch: haul.NewOwn(len(keys), func() {})}
+	size := int64(0)
+	b := &ownBatch{Batch: haul.NewOwn(len(keys), func() {
+		d.held.Add(-size)
+		s.flying.Add(-1)
+		signal(d.fewer)
+	})}
 	b.End = at
 	for i, k := range keys {
 		if err := d.hasDB(ctx, k.DB); err != nil {
 			return err
 		}
 		s.read[k] = offset
-		b.set(at, k, values[i])
+		b.set(d.ownEntry(at, s.Slot), k, values[i])
+	}
+	size = int64(len(b.Buf))
+	d.held.Add(size)
+	s.flying.Add(1)
+	switch {
+	case size > settleSize:
+		d.atOnce = max(d.atOnce/2, 1)
+	case size < settleSize/2:
+		d.atOnce = min(d.atOnce*2, settleKeys)
 	}
 	d.count("settled_keys", int64(len(keys)))
 	d.route.own(b.Batch, s.Slot)
@@ -207,19 +256,31 @@ func (d *dispatcher) readNow(ctx context.Context, s *settling, keys []haul.KeyNa
 }
 
 // set appends the entry that makes a key what the source has.
-func (b *ownBatch) set(at haul.Position, k haul.KeyName, v haul.Value) {
-	b.Entries = append(b.Entries, haul.Entry{
-		Start: at.Offset, End: at.Offset, Resume: at.Offset, Kind: haul.KindCommand,
-		DB: k.DB, After: at.DB, First: uint32(len(b.Commands)), N: 1,
-	})
+func (b *ownBatch) set(e haul.Entry, k haul.KeyName, v haul.Value) {
+	e.DB, e.First = k.DB, uint32(len(b.Commands))
+	b.Entries = append(b.Entries, e)
 	b.write(k, v)
 }
 
-// abandon gives up a slot: it is no one's.
+// abandon gives up a slot: it is no one's. Whoever settles it next must not be overtaken by what was written of it: that
+// is answered first.
 func (d *dispatcher) abandon(s *settling, err error) {
 	delete(d.settles, s.Slot)
 	s.Mine(false)
-	s.done <- err
+	s.failed = err
+	d.leaving = append(d.leaving, s)
+	d.leave()
+}
+
+// leave lets go of slots that were given up and of which nothing is on its way.
+func (d *dispatcher) leave() {
+	d.leaving = slices.DeleteFunc(d.leaving, func(s *settling) bool {
+		if s.flying.Load() > 0 {
+			return false
+		}
+		s.done <- s.failed
+		return true
+	})
 }
 
 // abandonAll gives up all slots that are not settled.
@@ -234,15 +295,13 @@ func (d *dispatcher) abandonAll() {
 func (d *dispatcher) caughtUp() {
 	at := d.place()
 	for _, s := range d.settles {
-		if s.passed || s.listed < 0 || s.highest() > at.Offset || d.within {
+		if s.passed || s.listed < 0 || s.highest() > at.Offset || d.within() {
 			continue
 		}
-		s.passed = true
+		s.passed, s.At = true, at.Offset
 		b := &ownBatch{Batch: haul.NewOwn(1, func() { d.calls <- func(context.Context) error { return d.settled(s) } })}
 		b.End = at
-		b.Entries = append(b.Entries, haul.Entry{
-			Start: at.Offset, End: at.Offset, Resume: at.Offset, Kind: haul.KindCommand, After: at.DB, N: 1,
-		})
+		b.Entries = append(b.Entries, d.ownEntry(at, s.Slot))
 		if keys := d.cfg.Store.Keys(); d.cfg.Node.Cluster {
 			b.command(0, "SET", keys.Fence(s.Slot), string(fenceAt(b.Batch, &b.Entries[0]).Append(nil)))
 		} else {
@@ -278,27 +337,14 @@ func (d *dispatcher) cover(ctx context.Context, s *settling, b *haul.Batch, e *h
 	if *readErr != nil || len(lacking) == 0 || len(lacking) == len(index) {
 		return len(lacking) == 0, false, *readErr
 	}
-	for {
-		err := d.readNow(ctx, s, lacking)
-		if err == nil {
-			return true, true, nil
-		}
-		if ctx.Err() != nil {
-			return false, false, context.Cause(ctx)
-		}
-		d.cfg.Log.Warn().Err(err).Msg("keys of a moved slot cannot be read from the source yet")
-		select {
-		case <-time.After(settleAgain):
-		case <-ctx.Done():
-			return false, false, context.Cause(ctx)
-		}
+	switch err := d.readNow(ctx, s, lacking); {
+	case err == nil:
+		return true, true, nil
+	case ctx.Err() != nil:
+		return false, false, context.Cause(ctx)
+	default: // it may never be read: the slot may have moved on, or the source be another one
+		d.cfg.Log.Warn().Err(err).Msg("keys of a moved slot cannot be read from the source: it is settled anew")
+		again, err = d.giveUp(ctx, []uint16{s.Slot})
+		return false, again, err
 	}
-}
-
-// settlingOf returns the slot of a command that is being settled, or is ahead of the stream.
-func (d *dispatcher) settlingOf(slots []uint16) *settling {
-	if len(d.settles) == 0 || len(slots) != 1 {
-		return nil
-	}
-	return d.settles[slots[0]]
 }

@@ -38,6 +38,9 @@ func (d *dispatcher) passOver(ctx context.Context, b *haul.Batch) error {
 		for _, i := range p.covered {
 			b.Entries[i].Drop = haul.DropCovered
 		}
+		for _, c := range p.skip {
+			c.Skip = true
+		}
 		return nil
 	}
 }
@@ -46,12 +49,13 @@ func (d *dispatcher) passOver(ctx context.Context, b *haul.Batch) error {
 type passing struct {
 	d             *dispatcher
 	b             *haul.Batch
-	gone, covered []int    // entries
-	moved         []uint16 // slots
+	gone, covered []int           // entries
+	skip          []*haul.Command // of transactions of which others are left
+	moved         []uint16        // slots
 }
 
-// decide looks at each entry. With again it has to look once more, because keys were read that earlier ones have to do
-// with.
+// decide looks at each entry. With again it has to look once more: keys were read that earlier ones have to do with, or a
+// slot was given up.
 func (p *passing) decide(ctx context.Context) (again bool, err error) {
 	d, b := p.d, p.b
 	for i := range b.Entries {
@@ -60,69 +64,102 @@ func (p *passing) decide(ctx context.Context) (again bool, err error) {
 			continue
 		}
 		slots, ok := d.shardSlots(b, e)
-		if !ok { // it concerns every node, or nobody knows its keys
+		if !ok || !slices.ContainsFunc(slots, d.passes) { // it concerns every node, or nobody knows its keys
 			continue
 		}
-		if s := d.settlingOf(slots); s != nil {
-			all, again, err := d.coverEntry(ctx, s, b, e)
-			if again || err != nil {
-				return again, err
-			}
-			if all {
-				p.covered = append(p.covered, i)
-			}
-			continue
-		}
-		foreign := d.foreign(slots)
-		if foreign == 0 {
-			continue
-		}
-		if foreign == len(slots) || !p.part(e) {
+		if b.Snapshot {
 			p.gone = append(p.gone, i)
+			p.note(slots)
+			continue
 		}
-		p.note(slots)
+		if again, err := p.entry(ctx, i, slots); again || err != nil {
+			return again, err
+		}
 	}
 	return false, nil
 }
 
-// note notes those slots that are not the link's.
+// passes reports whether some of what comes for a slot may have to be passed over.
+func (d *dispatcher) passes(slot uint16) bool {
+	return d.settles[slot] != nil || !d.cfg.Shard.Mine(slot)
+}
+
+// fate is what becomes of a command.
+type fate uint8
+
+const (
+	fateSent fate = iota
+	fateGone
+	fateCovered
+)
+
+// entry decides on each command of an entry of the stream.
+func (p *passing) entry(ctx context.Context, i int, slots []uint16) (again bool, err error) {
+	e := &p.b.Entries[i]
+	cmds, left, gone := p.b.CommandsOf(e), 0, false
+	var skip []*haul.Command
+	for j := range cmds {
+		c := &cmds[j]
+		if c.Skip {
+			continue
+		}
+		if len(slots) > 1 && e.Big == nil {
+			if slots, err = slotsOf(p.b, c); err != nil {
+				return false, err // they were told before
+			}
+		}
+		fate, again, err := p.command(ctx, e, c, slots)
+		switch {
+		case again || err != nil:
+			return again, err
+		case fate == fateSent:
+			left++
+		default:
+			gone = gone || fate == fateGone
+			skip = append(skip, c)
+		}
+	}
+	switch {
+	case left > 0:
+		p.skip = append(p.skip, skip...)
+	case gone:
+		p.gone = append(p.gone, i)
+	default:
+		p.covered = append(p.covered, i)
+	}
+	return false, nil
+}
+
+// command decides on one command. One with keys in several slots cannot be divided: if one of them moves, all of them are
+// settled.
+func (p *passing) command(ctx context.Context, e *haul.Entry, c *haul.Command, slots []uint16) (f fate, again bool, err error) {
+	d := p.d
+	if !slices.ContainsFunc(slots, d.passes) {
+		return fateSent, false, nil
+	}
+	if len(slots) > 1 {
+		if again, err = d.giveUp(ctx, slots); again || err != nil {
+			return fateSent, again, err
+		}
+	}
+	if s := d.settles[slots[0]]; s != nil {
+		covered, again, err := d.cover(ctx, s, p.b, e, c)
+		if covered {
+			f = fateCovered
+		}
+		return f, again, err
+	}
+	p.note(slots)
+	return fateGone, false, nil
+}
+
+// note notes slots that are on the move.
 func (p *passing) note(slots []uint16) {
 	for _, s := range slots {
-		if !p.d.cfg.Shard.Mine(s) && !slices.Contains(p.moved, s) {
+		if !slices.Contains(p.moved, s) {
 			p.moved = append(p.moved, s)
 		}
 	}
-}
-
-// part takes those commands out of a transaction whose slots are not the link's. It reports false where that cannot be: then
-// all of the entry goes.
-func (p *passing) part(e *haul.Entry) bool {
-	if e.Kind != haul.KindTransaction {
-		return false
-	}
-	cmds := p.b.CommandsOf(e)
-	for i := range cmds {
-		slots, err := slotsOf(p.b, &cmds[i])
-		if err != nil {
-			continue
-		}
-		foreign := p.d.foreign(slots)
-		if foreign > 0 && foreign < len(slots) {
-			return false
-		}
-		cmds[i].Skip = cmds[i].Skip || foreign > 0
-	}
-	return true
-}
-
-// foreign counts the slots that are not the link's.
-func (d *dispatcher) foreign(slots []uint16) (n int) {
-	for _, s := range slots {
-		if !d.cfg.Shard.Mine(s) {
-			n++
-		}
-	}
-	return n
 }
 
 // shardSlots returns the slots of an entry, if they can be told.
@@ -133,26 +170,6 @@ func (d *dispatcher) shardSlots(b *haul.Batch, e *haul.Entry) ([]uint16, bool) {
 	}
 	slots, _, err := entrySlots(b, e)
 	return slots, err == nil
-}
-
-// coverEntry takes those commands out of an entry that are in what was read of its slot, and reports whether all are.
-func (d *dispatcher) coverEntry(ctx context.Context, s *settling, b *haul.Batch, e *haul.Entry) (all, again bool, err error) {
-	cmds, left := b.CommandsOf(e), 0
-	for i := range cmds {
-		if cmds[i].Skip {
-			continue
-		}
-		covered, again, err := d.cover(ctx, s, b, e, &cmds[i])
-		if again || err != nil {
-			return false, again, err
-		}
-		if covered {
-			cmds[i].Skip = true
-		} else {
-			left++
-		}
-	}
-	return left == 0, false, nil
 }
 
 // dispatchShard gives the entries of a batch to lanes. What empties the shard is carried out in its turn: it concerns the
@@ -217,10 +234,21 @@ func (d *dispatcher) unsettle(ctx context.Context) error {
 	for slot := range d.settles {
 		slots = append(slots, slot)
 	}
-	if len(slots) == 0 {
-		return nil
-	}
-	err := d.cfg.Shard.Moved(ctx, slots)
-	d.abandonAll()
+	_, err := d.giveUp(ctx, slots)
 	return err
+}
+
+// giveUp gives up those of some slots that are being settled, or are ahead of the stream, and reports whether any is: it
+// is no one's then.
+func (d *dispatcher) giveUp(ctx context.Context, slots []uint16) (some bool, err error) {
+	for _, slot := range slots {
+		if s := d.settles[slot]; s != nil {
+			some = true
+			if err := d.cfg.Shard.Moved(ctx, []uint16{slot}); err != nil {
+				return some, err
+			}
+			d.abandon(s, errAbandoned)
+		}
+	}
+	return some, nil
 }

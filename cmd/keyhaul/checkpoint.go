@@ -39,7 +39,7 @@ func (l *ledger) Begin(ctx context.Context, start haul.Position, clean reader.Cl
 	r := l.first
 	r.Generation, r.Phase, r.Start = start.Generation, checkpoint.PhaseSnapshot, start
 	r.Prune, r.Flush = clean == reader.CleanPrune, clean == reader.CleanFlush
-	r.Syncs = nil
+	r.Syncs, r.Settled = nil, nil
 	for _, t := range syncs {
 		r.Syncs = append(r.Syncs, t.Unix())
 	}

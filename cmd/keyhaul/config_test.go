@@ -85,7 +85,7 @@ func TestDefaults(t *testing.T) {
 	if d.Name != "default" || d.HTTP != "127.0.0.1:9420" || d.HTTPExplicit || d.Existing != "fail" ||
 		d.Delivery != "exactly-once" || d.ExpiryMode != "source" || d.ExpiryGrace != time.Hour || d.OnLostHistory != "fail" || d.MaxSkipped != 1000 || d.DrainDeadline != 8*time.Second ||
 		d.Source.DialTimeout != 5*time.Second || d.ReplyTimeout != time.Minute || d.OpenSlotTimeout != 10*time.Minute || !d.Keepalive.Enabled ||
-		d.Buffer.MaxBytes == 0 || d.Buffer.MaxBytes > 128<<20 || d.Ack != "applied" ||
+		d.Buffer.MaxBytes == 0 || d.Buffer.MaxBytes > 128<<20 || d.Ack != "auto" ||
 		d.ReadyMaxLag != 30*time.Second || d.LogFormat != "auto" || d.Progress != "auto" || d.DryRun {
 		t.Errorf("%+v", d)
 	}
@@ -165,7 +165,7 @@ func TestMistakes(t *testing.T) {
 		{[]string{"--target-tls-key=x", "--target=rediss://h"}, nil, "target.tls.key (--target-tls-key): needs target.tls.cert too"},
 		{[]string{"--source=redis://:secretpassword@h", "--source-password-file=f"}, nil, "not both"},
 		{[]string{"--source-password=secretpassword", "--source-password-file=f"}, nil, "either this or source.password, not both"},
-		{[]string{"--source=redis+sentinel://:secretpassword@h/m"}, nil, "source.url (--source): sentinel addresses are not supported yet"},
+		{[]string{"--source=redis+sentinel://:secretpassword@h"}, nil, "source.url (--source): the address of sentinels must end in the name of the primary"},
 		{[]string{"--http=9420"}, nil, "write host:port"},
 		{[]string{"--http=:99999"}, nil, "write host:port"},
 		{[]string{"--drain-deadline=-1s"}, nil, "is no time"},

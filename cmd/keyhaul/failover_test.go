@@ -172,6 +172,7 @@ func TestOldPrimaryIsLeft(t *testing.T) {
 	f := newFamily(t, setup{}, false)
 	f.start()
 	f.streams()
+	f.inStep()
 	old := f.source
 	f.source.Freeze() // so that it comes back as what it was
 	f.replica.MustDo("REPLICAOF", "NO", "ONE")

@@ -61,6 +61,11 @@ func (l *link) follow(ctx context.Context) error {
 		if err := mayResume(l.cfg, st); err != nil {
 			return err
 		}
+		if l.shard != nil {
+			if err := l.shard.regain(ctx, st); err != nil {
+				return err
+			}
+		}
 		if err := l.store.Complete(ctx, st); err != nil {
 			return err
 		}

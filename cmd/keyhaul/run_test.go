@@ -126,7 +126,7 @@ func (p *process) exit(code haul.Exit, texts ...string) {
 	p.t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		p.t.Fatalf("keyhaul still runs")
 	}
 	if got := p.cmd.ProcessState.ExitCode(); got != int(code) {
@@ -184,7 +184,7 @@ func (p *process) status() report {
 
 func (p *process) eventually(what string, check func(r report) bool) {
 	p.t.Helper()
-	rt.Eventually(p.t, 20*time.Second, func() error {
+	rt.Eventually(p.t, patience, func() error {
 		select {
 		case <-p.ended:
 			p.t.Fatalf("%s: keyhaul has ended", what)

@@ -13,8 +13,10 @@ func TestShapes(t *testing.T) {
 		from, to     int    // primaries; a target of 0 is one server
 		fromOf, toOf string // releases; empty for that of all tests
 	}{
-		{from: 3, to: 5}, {from: 5, to: 3},
-		{from: 3, to: 3, fromOf: "redis-7.0", toOf: "valkey-8.1"}, {from: 3, to: 0, fromOf: "valkey-8.1", toOf: "redis-8.0"},
+		{from: 3, to: 5},
+		{from: 5, to: 3},
+		{from: 3, to: 3, fromOf: "redis-7.0", toOf: "valkey-8.1"},
+		{from: 3, to: 0, fromOf: "valkey-8.1", toOf: "redis-8.0"},
 	} {
 		t.Run(fmt.Sprintf("%s %d to %s %d", shape.fromOf, shape.from, shape.toOf, shape.to), func(t *testing.T) {
 			for _, release := range []string{shape.fromOf, shape.toOf} {
@@ -22,7 +24,7 @@ func TestShapes(t *testing.T) {
 					rt.Require(t, release)
 				}
 			}
-			s := newShardsTrial(t, rt.ClusterOptions{Primaries: shape.from, Options: rt.Options{Release: shape.fromOf}}, shape.to, rt.Options{Release: shape.toOf})
+			s := newShardsTrialTo(t, rt.ClusterOptions{Primaries: shape.from, Options: rt.Options{Release: shape.fromOf}}, shape.to, rt.Options{Release: shape.toOf})
 			s.begin()
 			pause(100e6, 200e6)
 			s.kill()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -139,6 +140,25 @@ func (l *shard) open(book *ledger) {
 	book.slots, book.streaming = l.known, l.all.streaming
 }
 
+// regain compares the link's slots with what the target has, when a pipeline is going to begin. A target that was restarted
+// or failed over may have lost what was settled, or that it was: that is settled anew. And it may know of slots that
+// have been taken since.
+func (l *shard) regain(ctx context.Context, st *checkpoint.State) error {
+	if !st.Found || st.Lost != nil || st.Record.Phase != checkpoint.PhaseStreaming || st.Record.Slots == nil {
+		return nil
+	}
+	lost := slices.DeleteFunc(st.Unsettled, func(slot uint16) bool { return !l.Mine(slot) })
+	l.mySlots().Each(func(slot uint16) {
+		if !st.Record.Slots.Has(slot) {
+			lost = append(lost, slot)
+		}
+	})
+	if err := l.all.release(ctx, lost); err != nil {
+		return err
+	}
+	return l.saveSlots(ctx)
+}
+
 // begins hears of a new pipeline of the link.
 func (l *shard) begins(h *haul.Haul) {
 	l.mu.Lock()
@@ -190,7 +210,8 @@ func (s *shards) reached(l *shard) bool {
 	defer s.mu.Unlock()
 	s.goals[l] = true
 	moving := s.unsettled()
-	return len(s.goals) == len(s.links) && moving.Len() == 0
+	s.finished = s.finished || len(s.goals) == len(s.links) && moving.Len() == 0
+	return s.finished // and so for all, whatever moves then
 }
 
 // unsettled returns the slots that no link writes.

@@ -31,15 +31,18 @@ type shards struct {
 	prune bool              // the first copies of links remove what the target had of an earlier one
 	first checkpoint.Record // what the records of links begin with
 
-	moves     time.Time // since when slots are on the move; zero if none are; of the goroutine that supervises
-	notBefore time.Time // are slots settled again; of the goroutine that supervises
+	moves    time.Time      // since when slots are on the move; zero if none are; of the goroutine that supervises
+	settling sync.WaitGroup // those who settle
 
 	moving sync.Mutex // held while slots are taken from links, until their records say so
 
-	mu      sync.Mutex
-	links   []*shard
-	numbers int32
-	goals   map[*shard]bool // links that have reached the goal
+	mu       sync.Mutex
+	links    []*shard
+	numbers  int32
+	goals    map[*shard]bool              // links that have reached the goal
+	finished bool                         // all have
+	underway map[*shard]*topology.SlotSet // what links settle
+	rest     map[*shard]time.Time         // when they may settle more
 }
 
 // linkDir is where the files of one link of several are.
@@ -50,6 +53,7 @@ func (a *app) followShards(ctx context.Context, e *ends) error {
 	s := &shards{
 		app: a, ends: e, pool: haul.NewPool(a.cfg.Buffer.MaxBytes, len(e.survey.Shards)), forks: newForks(a.cfg.MaxSnapshots),
 		look: &surveyor{dialer: a.source}, goals: make(map[*shard]bool),
+		underway: make(map[*shard]*topology.SlotSet), rest: make(map[*shard]time.Time),
 	}
 	defer s.look.close()
 	a.monitor.watchSlots(s)
@@ -72,6 +76,7 @@ func (a *app) followShards(ctx context.Context, e *ends) error {
 	err = group.Wait()
 	stop()
 	supervising.Wait()
+	_ = group.Wait() // a link that was started last
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -151,7 +156,8 @@ func (s *shards) startLinks(ctx context.Context, v *survey) error {
 		if err != nil {
 			return err
 		}
-		if !st.Found { // it was named, and had not begun
+		if !st.Found { // it has not begun, or its record is lost: its shard gets a link that begins anew
+			l.store.Close()
 			continue
 		}
 		l.id = lastID(st)
@@ -166,7 +172,7 @@ func (s *shards) startLinks(ctx context.Context, v *survey) error {
 	}
 	for _, sh := range v.Shards {
 		node, ok := v.nodes[sh.Primary]
-		if !ok || taken[sh.Primary] {
+		if !ok || taken[sh.Primary] || !s.isNew(all, sh.Primary, v) {
 			continue
 		}
 		l := s.newShard(node.ReplID[:min(12, len(node.ReplID))])
@@ -224,7 +230,8 @@ func (s *shards) start(ctx context.Context, l *shard) {
 		l.log.Info().Str("address", l.addr).Msg("a link to a shard of the source begins")
 		err := l.run(ctx)
 		if errors.Is(err, errShardGone) {
-			return s.retire(context.WithoutCancel(ctx), l)
+			s.retire(context.WithoutCancel(ctx), l)
+			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("link %s: %w", l.name, err)
@@ -236,14 +243,10 @@ func (s *shards) start(ctx context.Context, l *shard) {
 // errShardGone ends a link whose shard has no slots any more.
 var errShardGone = errors.New("the shard has left the source cluster")
 
-// retire takes a link out of the haul.
-func (s *shards) retire(ctx context.Context, l *shard) error {
+// retire takes a link out of the haul. What it leaves on the target, should that not answer now, cleanup removes.
+func (s *shards) retire(ctx context.Context, l *shard) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.DrainDeadline)
 	defer cancel()
-	s.mu.Lock()
-	s.links = slices.DeleteFunc(s.links, func(x *shard) bool { return x == l })
-	delete(s.goals, l)
-	s.mu.Unlock()
 	s.monitor.leave(l.name)
 	err := s.store.Update(ctx, func(r *checkpoint.Record) {
 		r.Links = slices.DeleteFunc(r.Links, func(name string) bool { return name == l.name })
@@ -251,9 +254,15 @@ func (s *shards) retire(ctx context.Context, l *shard) error {
 	if err == nil {
 		err = l.store.Retire(ctx)
 	}
+	if err != nil {
+		l.log.Warn().Err(err).Msg("the keys of the link could not be removed from the target")
+	}
 	l.store.Close()
+	s.mu.Lock() // now that a new link of this name may begin
+	s.links = slices.DeleteFunc(s.links, func(x *shard) bool { return x == l })
+	delete(s.goals, l)
+	s.mu.Unlock()
 	l.log.Info().Msg("the shard has left the source cluster: its link has ended")
-	return err
 }
 
 // newShard makes a link; nothing runs yet.

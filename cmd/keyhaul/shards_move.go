@@ -19,6 +19,7 @@ func (s *shards) supervise(over, ctx context.Context) {
 	defer s.waits.Clear(whoMoves)
 	tick := time.NewTicker(surveyEvery)
 	defer tick.Stop()
+	defer s.settling.Wait()
 	for {
 		select {
 		case <-tick.C:
@@ -33,7 +34,7 @@ func (s *shards) supervise(over, ctx context.Context) {
 			err = s.compare(ctx, v)
 		}
 		if err == nil {
-			err = s.settle(over, v)
+			s.settle(over, v)
 		}
 		s.tellMoves(v)
 		switch {
@@ -83,7 +84,7 @@ func (s *shards) compare(ctx context.Context, v *survey) error {
 	links := s.all()
 	at := v.linksOf(links)
 	for _, sh := range v.Shards {
-		if node, ok := v.nodes[sh.Primary]; ok && at[sh.Primary] == nil && s.isNew(links, sh.Primary) {
+		if node, ok := v.nodes[sh.Primary]; ok && at[sh.Primary] == nil && s.isNew(links, sh.Primary, v) {
 			l, err := s.adopt(ctx, sh.Primary, node)
 			if err != nil {
 				return err
@@ -120,13 +121,19 @@ func (v *survey) linksOf(links []*shard) map[string]*shard {
 	return at
 }
 
-// isNew reports whether a primary that no link is about is a shard of its own: none that has lost its history has its
-// slots.
-func (s *shards) isNew(links []*shard, addr string) bool {
+// isNew reports whether a primary that no link is about is a shard of its own: none whose history no primary has was
+// there, or has slots that are there.
+func (s *shards) isNew(links []*shard, addr string, v *survey) bool {
+	there := v.slotsOf(addr)
 	for _, l := range links {
+		if _, lives := v.heir(l.history()); lives {
+			continue
+		}
 		l.mu.Lock()
-		known := l.addr == addr || !l.orphan.IsZero() && l.mySlots().Len() > 0
+		known := l.addr == addr
 		l.mu.Unlock()
+		mine := l.mySlots()
+		there.Each(func(slot uint16) { known = known || mine.Has(slot) })
 		if known {
 			return false
 		}

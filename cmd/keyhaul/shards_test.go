@@ -18,23 +18,28 @@ type shardsTrial struct {
 }
 
 // newShardsTrial starts the servers. The target is one server, or a cluster of so many primaries.
-func newShardsTrial(t *testing.T, from rt.ClusterOptions, target int, to ...rt.Options) *shardsTrial {
+func newShardsTrial(t *testing.T, from rt.ClusterOptions, target int, flags ...string) *shardsTrial {
+	t.Helper()
+	return newShardsTrialTo(t, from, target, rt.Options{}, flags...)
+}
+
+// newShardsTrialTo is newShardsTrial with options of the target's servers.
+func newShardsTrialTo(t *testing.T, from rt.ClusterOptions, target int, to rt.Options, flags ...string) *shardsTrial {
 	t.Helper()
 	if from.Config == nil {
 		from.Config = map[string]string{"repl-backlog-size": "64mb"}
 	}
-	to = append(to, rt.Options{})
 	s := &shardsTrial{trial: &trial{t: t, state: t.TempDir(), stopLoad: func() {}, setup: setup{cluster: true}}}
 	s.from = rt.StartCluster(t, from)
 	s.source = s.from.Nodes[0]
 	if target == 0 {
-		server := rt.Start(t, to[0])
+		server := rt.Start(t, to)
 		s.nodes, s.target, s.to = []*rt.Server{server}, server.Endpoint(), server.URL()
 	} else {
-		cluster := rt.StartCluster(t, rt.ClusterOptions{Primaries: target, Options: to[0]})
+		cluster := rt.StartCluster(t, rt.ClusterOptions{Primaries: target, Options: to})
 		s.whole, s.nodes, s.target, s.to = cluster, cluster.Nodes, cluster.Endpoint(), cluster.Nodes[0].URL()
 	}
-	s.args = []string{"--source", s.from.Nodes[0].URL(), "--target", s.to}
+	s.args = append([]string{"--source", s.from.Nodes[0].URL(), "--target", s.to}, flags...)
 	if err := rt.FillMixed(context.Background(), s.from.Endpoint(), 0.003, rand.Uint64()); err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +154,8 @@ func TestShardsOneShot(t *testing.T) {
 	for _, target := range []int{0, 3} {
 		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
 			s := newShardsTrial(t, rt.ClusterOptions{}, target)
-			s.loadInto(s.from.Endpoint(), 2000)
+			// without sessions, which expire between the two runs: the first ends with true deadlines
+			s.write(rt.Load{Endpoint: s.from.Endpoint(), Mix: rt.MixPlain, Rate: 2000, Keys: 1000})
 			s.launch(s.state, "--until", "caught-up").exit(haul.ExitDone)
 			s.stopLoad()
 			s.launch(s.state, "--until", "caught-up").exit(haul.ExitDone)

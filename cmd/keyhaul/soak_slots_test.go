@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
 	rt "github.com/keyhaul/keyhaul/internal/redistest"
@@ -12,7 +13,7 @@ import (
 // has not. It goes on before the slot is closed.
 func TestSoakResumeInOpenSlot(t *testing.T) {
 	t.Parallel()
-	s := newTrial(t, setup{cluster: true})
+	s := newTrial(t, setup{cluster: true, drift: 100 * time.Millisecond}) // MIGRATE sends the time that is left
 	s.startLoad()
 	s.start()
 	from, to, slot := s.nodes[0], s.nodes[1], uint16(0)
@@ -36,7 +37,7 @@ func TestSoakResumeInOpenSlot(t *testing.T) {
 // go with their first slots.
 func TestSoakNewPrimary(t *testing.T) {
 	t.Parallel()
-	s := newTrial(t, setup{cluster: true})
+	s := newTrial(t, setup{cluster: true, drift: 100 * time.Millisecond}) // MIGRATE sends the time that is left
 	s.startLoad()
 	s.start()
 	s.strike(s.kill)
