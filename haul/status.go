@@ -137,6 +137,13 @@ func (w *Waits) Clear(who string) {
 	w.mu.Unlock()
 }
 
+// End says that nobody of a link waits any longer.
+func (w *Waits) End() {
+	for _, x := range w.List() {
+		w.whole.Clear(x.Who)
+	}
+}
+
 // List returns what is waited for, oldest first.
 func (w *Waits) List() []Wait {
 	if w.whole != nil {

@@ -144,6 +144,10 @@ func (d *dispatcher) isBegun(b *haul.Batch, e *haul.Entry) bool {
 // replayed reports whether an error is what replaying leads to: a HSET meets the string that a later SET has put
 // there. With fences only what may be repeated is, so that nothing but types can be in the way.
 func (d *dispatcher) replayed(it item, e *resp.Error) bool {
+	if d.cfg.Shard != nil && d.doneByOther(it, e) {
+		d.count("done_by_other_link", 1)
+		return true
+	}
 	if it.batch.Snapshot || it.entry().End > d.replayUntil.Load() {
 		return false
 	}

@@ -3,9 +3,11 @@ package writer
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
+	"github.com/keyhaul/keyhaul/internal/resp"
 )
 
 // Shard is what a link to one shard of a cluster source knows of its slots. They move between shards while the haul runs,
@@ -251,4 +253,14 @@ func (d *dispatcher) giveUp(ctx context.Context, slots []uint16) (some bool, err
 		}
 	}
 	return some, nil
+}
+
+// doneByOther reports whether an error says that the link of another shard has done the same: libraries of functions are
+// deleted and restored on each shard.
+func (d *dispatcher) doneByOther(it item, e *resp.Error) bool {
+	b, entry := it.batch, it.entry()
+	if b.Snapshot || entry.Big != nil || entry.N != 1 || b.Commands[entry.First].Spec != d.enc.function {
+		return false
+	}
+	return strings.Contains(e.Text, "Library not found") || strings.Contains(e.Text, "already exists")
 }

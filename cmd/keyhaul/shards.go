@@ -224,13 +224,14 @@ func (s *shards) start(ctx context.Context, l *shard) {
 	s.mu.Lock()
 	s.links = append(s.links, l)
 	s.mu.Unlock()
-	ctx, l.stop = context.WithCancelCause(ctx)
+	own, stop := context.WithCancelCause(ctx)
+	l.stop = stop
 	s.group.Go(func() error {
-		defer l.stop(nil)
+		defer stop(nil)
 		l.log.Info().Str("address", l.addr).Msg("a link to a shard of the source begins")
-		err := l.run(ctx)
+		err := l.run(own)
 		if errors.Is(err, errShardGone) {
-			s.retire(context.WithoutCancel(ctx), l)
+			s.retire(ctx, l)
 			return nil
 		}
 		if err != nil {
@@ -245,8 +246,11 @@ var errShardGone = errors.New("the shard has left the source cluster")
 
 // retire takes a link out of the haul. What it leaves on the target, should that not answer now, cleanup removes.
 func (s *shards) retire(ctx context.Context, l *shard) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.DrainDeadline)
-	defer cancel()
+	defer l.waits.End()
+	// What it has sent must not be carried out behind what other links write of its slots.
+	if err := l.store.EvictSelf(ctx); err != nil {
+		return // the haul ends
+	}
 	s.monitor.leave(l.name)
 	err := s.store.Update(ctx, func(r *checkpoint.Record) {
 		r.Links = slices.DeleteFunc(r.Links, func(name string) bool { return name == l.name })

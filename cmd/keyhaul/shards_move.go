@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
+	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
@@ -41,7 +43,7 @@ func (s *shards) supervise(over, ctx context.Context) {
 		case over.Err() != nil:
 			return
 		case err != nil:
-			s.waits.Set(who, err.Error(), "none needed if the cluster is failing over; else look at CLUSTER NODES there")
+			s.waits.Set(who, err.Error(), sourceRemedy(err, "none needed if the cluster is failing over; else look at CLUSTER NODES there"))
 		default:
 			s.waits.Clear(who)
 		}
@@ -195,4 +197,12 @@ func (l *shard) saveSlots(ctx context.Context) error {
 		return nil
 	}
 	return l.store.Update(ctx, func(r *checkpoint.Record) { r.Slots = l.known() })
+}
+
+// sourceRemedy is what to do about an error of the source: permissions, or what else it may be.
+func sourceRemedy(err error, other string) string {
+	if refused := (*resp.Error)(nil); errors.As(err, &refused) && refused.Code == "NOPERM" {
+		return "give the source's user the permissions that the README names for a cluster source"
+	}
+	return other
 }

@@ -69,7 +69,7 @@ func (s *shards) settleLink(ctx context.Context, l *shard, slots *topology.SlotS
 	s.rest[l] = time.Now().Add(time.Since(began)) // no more than half of the time
 	s.mu.Unlock()
 	if err != nil && ctx.Err() == nil {
-		s.waits.Set(who, err.Error(), "none needed: it is tried again")
+		s.waits.Set(who, err.Error(), sourceRemedy(err, "none needed: it is tried again"))
 	} else {
 		s.waits.Clear(who)
 	}

@@ -273,3 +273,29 @@ func TestShardsKilledEarly(t *testing.T) {
 		})
 	}
 }
+
+// TestShardsFunctions: libraries are loaded and deleted on each shard.
+func TestShardsFunctions(t *testing.T) {
+	for _, target := range []int{0, 3} {
+		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
+			s := newShardsTrial(t, rt.ClusterOptions{}, target)
+			if !s.source.Version.AtLeast(7, 0) {
+				t.Skip("this release has no functions")
+			}
+			s.begin()
+			for _, n := range s.from.Primaries() {
+				n.MustDo("FUNCTION", "LOAD", "#!lua name=kept\nredis.register_function('f', function() return 1 end)")
+				n.MustDo("FUNCTION", "LOAD", "#!lua name=gone\nredis.register_function('g', function() return 1 end)")
+			}
+			for _, n := range s.from.Primaries() {
+				n.MustDo("FUNCTION", "DELETE", "gone")
+			}
+			s.equal()
+			for _, n := range s.nodes {
+				if libraries := n.MustDo("FUNCTION", "LIST").Array; len(libraries) != 1 {
+					t.Errorf("%s has %d libraries", n.Addr, len(libraries))
+				}
+			}
+		})
+	}
+}
