@@ -56,6 +56,7 @@ func (a *app) followShards(ctx context.Context, e *ends) error {
 		underway: make(map[*shard]*topology.SlotSet), rest: make(map[*shard]time.Time),
 	}
 	defer s.look.close()
+	a.limitMemory(len(e.survey.Shards))
 	a.monitor.watchSlots(s)
 	if err := s.begin(ctx); err != nil {
 		return err

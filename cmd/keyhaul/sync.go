@@ -75,13 +75,21 @@ func newApp(cfg config) *app {
 // sockets, the program itself.
 const headroom = 42 << 20
 
+// linkRoom is what each link more uses beside the channel: windows of its spools, connections, what it knows of slots.
+const linkRoom = 5 << 20
+
+// limitMemory has Go collect more eagerly above what so many links need, unless the operator has said when.
+func (a *app) limitMemory(links int) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(a.cfg.Buffer.MaxBytes + headroom + int64(links-1)*linkRoom)
+	}
+}
+
 func (a *app) sync(ctx context.Context) (err error) {
 	if a.log, err = newLogger(a.monitor.logWriter(a.terminal), a.terminal, a.cfg.LogLevel, a.cfg.LogFormat); err != nil {
 		return usageError{err}
 	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(a.cfg.Buffer.MaxBytes + headroom)
-	}
+	a.limitMemory(1)
 	if a.state, err = openState(a.cfg.StateDir, a.cfg.Name); err != nil {
 		return err
 	}
