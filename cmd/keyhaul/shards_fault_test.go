@@ -117,20 +117,6 @@ func TestShardFlushedWithin(t *testing.T) {
 	}
 }
 
-// TestShardsFunctions: functions are loaded and deleted on each shard, as an operator does.
-func TestShardsFunctions(t *testing.T) {
-	s := newShardsTrial(t, rt.ClusterOptions{}, 3)
-	s.begin()
-	const library = "#!lua name=some\nredis.register_function('f', function() return 1 end)"
-	for _, p := range s.from.Primaries() {
-		p.MustDo("FUNCTION", "LOAD", "REPLACE", library)
-	}
-	for _, p := range s.from.Primaries() {
-		p.MustDo("FUNCTION", "DELETE", "some")
-	}
-	s.equal()
-}
-
 // TestShardsFromReplicas: links read from replicas while slots move.
 func TestShardsFromReplicas(t *testing.T) {
 	s := newShardsTrial(t, rt.ClusterOptions{Replicas: 1}, 3)

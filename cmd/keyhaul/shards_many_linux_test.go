@@ -20,7 +20,7 @@ func TestShardsMany(t *testing.T) {
 		value  = 64 << 10
 	)
 	patient := map[string]string{"cluster-node-timeout": "60000", "cluster-require-full-coverage": "no"}
-	s := newShardsTrial(t, rt.ClusterOptions{Primaries: shards}, 3, rt.Options{Config: patient})
+	s := newShardsTrialTo(t, rt.ClusterOptions{Primaries: shards}, 3, rt.Options{Config: patient})
 	s.args = append(s.args, "--buffer-max-bytes", strconv.Itoa(buffer))
 	p := s.from.Primaries()
 	slot := s.fillSlots(p[2], 1)[0]
