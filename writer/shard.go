@@ -105,12 +105,13 @@ func (p *passing) entry(ctx context.Context, i int, slots []uint16) (again bool,
 		if c.Skip {
 			continue
 		}
+		own := slots
 		if len(slots) > 1 && e.Big == nil {
-			if slots, err = slotsOf(p.b, c); err != nil {
+			if own, err = slotsOf(p.b, c); err != nil {
 				return false, err // they were told before
 			}
 		}
-		fate, again, err := p.command(ctx, e, c, slots)
+		fate, again, err := p.command(ctx, e, c, own)
 		switch {
 		case again || err != nil:
 			return again, err
