@@ -17,11 +17,9 @@ func TestShardsTargetWithLess(t *testing.T) {
 		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
 			s := newShardsTrial(t, rt.ClusterOptions{}, target)
 			p := s.from.Primaries()
-			node, slot := s.nodes[0], 0
 			slots := s.fillSlots(p[1], 40)
-			if s.whole == nil {
-				slot = slots[0]
-			} else { // the node that has the record of the haul keeps what it has
+			node, slot := s.nodes[0], slots[0]
+			if s.whole != nil { // the node that has the record of the haul keeps what it has
 				i := slices.IndexFunc(slots, func(x int) bool { return s.whole.NodeFor(x) != s.whole.NodeFor(rt.Slot("{haul}")) })
 				slot = slots[i]
 				node = s.whole.NodeFor(slot)
