@@ -76,7 +76,7 @@ func (s *Store) fenceRemoval(n node) *batch {
 			b.add("DEL", keys.Whole(), keys.WholeMark())
 		}
 		for _, slot := range n.slots {
-			b.add("DEL", keys.Fence(slot), keys.Mark(slot))
+			b.add("DEL", keys.Fence(slot), keys.Mark(slot), keys.Ahead(slot))
 		}
 	}
 	return b

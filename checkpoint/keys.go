@@ -58,7 +58,7 @@ func (k Keys) Fence(slot uint16) string { return k.own("fence", ":{"+Tag(slot)+"
 
 // Ahead returns the key of the hash that says which keys of slot are ahead of its fence. It is in that slot, and in the
 // database of those keys, so that whatever happens to them happens to it.
-func (k Keys) Ahead(slot uint16) string { return k.key("ahead:{" + Tag(slot) + "}") }
+func (k Keys) Ahead(slot uint16) string { return k.own("ahead", ":{"+Tag(slot)+"}") }
 
 // Mark returns the key of the mark of the node that owns slot.
 func (k Keys) Mark(slot uint16) string { return k.own("mark", ":{"+Tag(slot)+"}") }

@@ -38,3 +38,19 @@ func TestKeysAreInTheirSlots(t *testing.T) {
 		t.Error("a user's key is taken for one of ours")
 	}
 }
+
+// TestKeysOfLinks: what two links of a haul keep is under different names, except what is about the whole haul.
+func TestKeysOfLinks(t *testing.T) {
+	a, b := Keys{"h", "a"}, Keys{"h", "b"}
+	for what, pair := range map[string][2]string{
+		"fence": {a.Fence(7), b.Fence(7)}, "mark": {a.Mark(7), b.Mark(7)}, "ahead": {a.Ahead(7), b.Ahead(7)},
+		"whole": {a.Whole(), b.Whole()}, "record": {a.Record(), b.Record()}, "refusals": {a.Refusals(), b.Refusals()},
+	} {
+		if pair[0] == pair[1] {
+			t.Errorf("%s of both links is %s", what, pair[0])
+		}
+	}
+	if redistest.Slot(a.Ahead(7)) != 7 {
+		t.Errorf("%s is in another slot", a.Ahead(7))
+	}
+}

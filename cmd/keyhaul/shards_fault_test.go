@@ -38,8 +38,7 @@ func (s *shardsTrial) settled(before report) {
 func TestShardsOthersKeys(t *testing.T) {
 	for _, target := range []int{0, 3} {
 		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
-			s := newShardsTrial(t, rt.ClusterOptions{}, target)
-			s.args = append(s.args, "--existing", "replace")
+			s := newShardsTrial(t, rt.ClusterOptions{}, target, "--existing", "replace")
 			p := s.from.Primaries()
 			slot := s.fillSlots(p[0], 1)[0]
 			tag := s.tags[slot]
@@ -119,8 +118,7 @@ func TestShardFlushedWithin(t *testing.T) {
 
 // TestShardsFromReplicas: links read from replicas while slots move.
 func TestShardsFromReplicas(t *testing.T) {
-	s := newShardsTrial(t, rt.ClusterOptions{Replicas: 1}, 3)
-	s.args = append(s.args, "--source-prefer-replica")
+	s := newShardsTrial(t, rt.ClusterOptions{Replicas: 1}, 3, "--source-prefer-replica")
 	p := s.from.Primaries()
 	slot := s.fillSlots(p[0], 1)[0]
 	s.begin()
