@@ -16,12 +16,13 @@ const patience = time.Minute
 // prepare starts both sides and fills the source.
 func (d *demo) prepare() {
 	d.say("A source with mixed data and a cluster of three primaries are started.")
-	d.source = redistest.Start(d.tb, redistest.Options{})
+	// The default backlog of 1 MB holds some two seconds of this load: too little for an outage of that length.
+	d.source = redistest.Start(d.tb, redistest.Options{Config: map[string]string{"repl-backlog-size": "16mb"}})
 	d.target = redistest.StartCluster(d.tb, redistest.ClusterOptions{Primaries: 3})
 	d.link = redistest.NewProxy(d.tb, d.source.Addr)
 	d.state = d.tb.TempDir()
 	d.check(redistest.FillMixed(d.ctx, d.source.Endpoint(), d.scale, 1), "fill the source")
-	d.say("Source: %s, %d keys: strings (some with a TTL), hashes, lists, sets, sorted sets, streams with groups.",
+	d.say("Source: %s, repl-backlog-size 16mb, %d keys: strings (some with a TTL), hashes, lists, sets, sorted sets, streams with groups.",
 		d.source.Version, d.source.MustDo("DBSIZE").Int)
 	d.say("Target: %s, cluster of %d primaries, empty.", d.target.Nodes[0].Version, len(d.target.Nodes))
 }
