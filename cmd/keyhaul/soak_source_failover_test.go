@@ -35,7 +35,7 @@ func TestSoakSourceFailover(t *testing.T) {
 				f.start()
 				f.streams()
 				var took []time.Duration
-				for range slowRounds() {
+				for range min(slowRounds(), 10) {
 					pause(500*time.Millisecond, 1500*time.Millisecond)
 					d, lost := f.survives(func() { fault(f) })
 					if lost {
