@@ -148,7 +148,6 @@ func (s *shards) begin(ctx context.Context) error {
 
 // startLinks starts a link for each that the target knows of, and for each shard that none of them is about.
 func (s *shards) startLinks(ctx context.Context, v *survey) error {
-	taken := make(map[string]bool)
 	known := s.store.Record()
 	var all []*shard
 	for _, name := range known.Links {
@@ -164,16 +163,16 @@ func (s *shards) startLinks(ctx context.Context, v *survey) error {
 		l.id = lastID(st)
 		if addr, ok := v.heir(l.id); ok {
 			l.at(addr, v.nodes[addr])
-			taken[addr] = true
 		}
 		if st.Record.Slots != nil {
 			st.Record.Slots.Each(func(slot uint16) { s.claim(slot, l) })
 		}
 		all = append(all, l)
 	}
+	at, others := v.linksOf(all)
 	for _, sh := range v.Shards {
 		node, ok := v.nodes[sh.Primary]
-		if !ok || taken[sh.Primary] || !s.isNew(all, sh.Primary, v) {
+		if !ok || at[sh.Primary] != nil || !s.isNew(others, sh.Primary, v) {
 			continue
 		}
 		l := s.newShard(node.ReplID[:min(12, len(node.ReplID))])

@@ -84,9 +84,9 @@ func (s *shards) tellMoves(v *survey) {
 // compare compares what the source says with what the links have.
 func (s *shards) compare(ctx context.Context, v *survey) error {
 	links := s.all()
-	at := v.linksOf(links)
+	at, others := v.linksOf(links) // asked once: a link may learn its history meanwhile
 	for _, sh := range v.Shards {
-		if node, ok := v.nodes[sh.Primary]; ok && at[sh.Primary] == nil && s.isNew(links, sh.Primary, v) {
+		if node, ok := v.nodes[sh.Primary]; ok && at[sh.Primary] == nil && s.isNew(others, sh.Primary, v) {
 			l, err := s.adopt(ctx, sh.Primary, node)
 			if err != nil {
 				return err
@@ -112,25 +112,25 @@ func (s *shards) compare(ctx context.Context, v *survey) error {
 	return nil
 }
 
-// linksOf returns the links by the addresses of the primaries that they are about.
-func (v *survey) linksOf(links []*shard) map[string]*shard {
-	at := make(map[string]*shard)
+// linksOf returns the links by the addresses of the primaries that they are about, and the others: no primary has their
+// history, or they have none yet.
+func (v *survey) linksOf(links []*shard) (at map[string]*shard, others []*shard) {
+	at = make(map[string]*shard)
 	for _, l := range links {
 		if addr, ok := v.heir(l.history()); ok {
 			at[addr] = l
+		} else {
+			others = append(others, l)
 		}
 	}
-	return at
+	return at, others
 }
 
-// isNew reports whether a primary that no link is about is a shard of its own: none whose history no primary has was
-// there, or has slots that are there.
-func (s *shards) isNew(links []*shard, addr string, v *survey) bool {
+// isNew reports whether a primary that no link is about is a shard of its own: none of the other links was there, or has
+// slots that are there.
+func (s *shards) isNew(others []*shard, addr string, v *survey) bool {
 	there := v.slotsOf(addr)
-	for _, l := range links {
-		if _, lives := v.heir(l.history()); lives {
-			continue
-		}
+	for _, l := range others {
 		l.mu.Lock()
 		known := l.addr == addr
 		l.mu.Unlock()

@@ -22,7 +22,7 @@ const (
 // settle gives the slots that have arrived somewhere to the links that they belong to now, after what the streams of all
 // links still have on its way for them. It does not wait for that.
 func (s *shards) settle(ctx context.Context, v *survey) {
-	at := v.linksOf(s.all())
+	at, _ := v.linksOf(s.all())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var busy topology.SlotSet
