@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/keyhaul/keyhaul/internal/topology"
@@ -10,7 +11,7 @@ import (
 // beside it.
 func TestShardsBegin(t *testing.T) {
 	const addr = "127.0.0.1:7000"
-	v := &survey{Cluster: &topology.Cluster{}, nodes: map[string]topology.Node{addr: {ReplID: "1234"}}}
+	v := &survey{Cluster: &topology.Cluster{}, nodes: map[string]topology.Node{addr: {ReplID: "1234", ReplID2: strings.Repeat("0", 40)}}}
 	s := &shards{}
 	l := &shard{all: s, number: 1, addr: addr}
 	at, others := v.linksOf([]*shard{l})
