@@ -9,6 +9,7 @@ import (
 
 // TestShapes hauls between clusters of different sizes, and from Redis to Valkey and back, under load and with a kill.
 func TestShapes(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []struct {
 		from, to     int    // primaries; a target of 0 is one server
 		fromOf, toOf string // releases; empty for that of all tests

@@ -36,6 +36,7 @@ func (s *shardsTrial) settled(before report) {
 // TestShardsOthersKeys: when a slot of the source moves, keys of the target that are not the haul's stay, and keys of the
 // source that are reserved are not copied.
 func TestShardsOthersKeys(t *testing.T) {
+	t.Parallel()
 	for _, target := range []int{0, 3} {
 		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
 			s := newShardsTrial(t, rt.ClusterOptions{}, target, "--existing", "replace")
@@ -69,6 +70,7 @@ func TestShardsOthersKeys(t *testing.T) {
 
 // TestShardsKilledWhileCopying: keyhaul is killed before all links have begun to copy, and when a shard was just added.
 func TestShardsKilledWhileCopying(t *testing.T) {
+	t.Parallel()
 	s := newShardsTrial(t, rt.ClusterOptions{}, 3)
 	s.start()
 	rt.Eventually(t, patience, func() error {
@@ -99,6 +101,7 @@ func TestShardsKilledWhileCopying(t *testing.T) {
 
 // TestShardFlushedWithin: a FLUSHALL within a transaction of one shard empties that shard only.
 func TestShardFlushedWithin(t *testing.T) {
+	t.Parallel()
 	for _, target := range []int{0, 3} {
 		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
 			s := newShardsTrial(t, rt.ClusterOptions{}, target)
@@ -118,6 +121,7 @@ func TestShardFlushedWithin(t *testing.T) {
 
 // TestShardsFromReplicas: links read from replicas while slots move.
 func TestShardsFromReplicas(t *testing.T) {
+	t.Parallel()
 	s := newShardsTrial(t, rt.ClusterOptions{Replicas: 1}, 3, "--source-prefer-replica")
 	p := s.from.Primaries()
 	slot := s.fillSlots(p[0], 1)[0]
@@ -138,6 +142,7 @@ func TestShardsFromReplicas(t *testing.T) {
 
 // TestShardsAcross: a script of the source writes to several slots at once while one of them moves.
 func TestShardsAcross(t *testing.T) {
+	t.Parallel()
 	for _, target := range []int{0, 3} {
 		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
 			s := newShardsTrial(t, rt.ClusterOptions{}, target)

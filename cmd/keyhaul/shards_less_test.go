@@ -13,6 +13,7 @@ import (
 // TestShardsTargetWithLess: a server of the target comes back without what was written of a slot when it was settled. The
 // slot had been there before, and its link reads on from behind what the source's nodes have told each other of it.
 func TestShardsTargetWithLess(t *testing.T) {
+	t.Parallel()
 	for _, target := range []int{0, 3} {
 		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
 			s := newShardsTrial(t, rt.ClusterOptions{}, target)

@@ -126,6 +126,7 @@ func (s *shardsTrial) streaming(links int) {
 }
 
 func TestShards(t *testing.T) {
+	t.Parallel()
 	for _, target := range []int{0, 3, 2} {
 		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
 			s := newShardsTrial(t, rt.ClusterOptions{}, target)
@@ -151,6 +152,7 @@ func TestShards(t *testing.T) {
 
 // TestShardsOneShot: a copy that ends by itself, its finish and its cleanup.
 func TestShardsOneShot(t *testing.T) {
+	t.Parallel()
 	for _, target := range []int{0, 3} {
 		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
 			s := newShardsTrial(t, rt.ClusterOptions{}, target)
@@ -178,6 +180,7 @@ func TestShardsOneShot(t *testing.T) {
 
 // TestShardFlushed: the FLUSHALL of one shard empties that shard only.
 func TestShardFlushed(t *testing.T) {
+	t.Parallel()
 	for _, target := range []int{0, 3} {
 		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
 			s := newShardsTrial(t, rt.ClusterOptions{}, target)
@@ -203,6 +206,7 @@ func (s *shardsTrial) reads(r report, addr string) bool {
 
 // TestShardsReshard moves slots between the shards of the source under load, back and forth.
 func TestShardsReshard(t *testing.T) {
+	t.Parallel()
 	for _, target := range []int{3, 0} {
 		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
 			s := newShardsTrial(t, rt.ClusterOptions{}, target)
@@ -258,6 +262,7 @@ func (s *shardsTrial) filledSlots(p *rt.Server, n int) []int {
 
 // TestShardsKilledEarly: keyhaul is killed while it begins, again and again.
 func TestShardsKilledEarly(t *testing.T) {
+	t.Parallel()
 	for _, target := range []int{0, 3} {
 		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
 			s := newShardsTrial(t, rt.ClusterOptions{}, target)
@@ -276,6 +281,7 @@ func TestShardsKilledEarly(t *testing.T) {
 
 // TestShardsFunctions: libraries are loaded and deleted on each shard.
 func TestShardsFunctions(t *testing.T) {
+	t.Parallel()
 	for _, target := range []int{0, 3} {
 		t.Run(fmt.Sprintf("to %d", target), func(t *testing.T) {
 			s := newShardsTrial(t, rt.ClusterOptions{}, target)
