@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/keyhaul/keyhaul/internal/resp"
@@ -118,8 +119,8 @@ func (p *PSYNC) sendAck(s *fullSync) {
 		return // before the end of the snapshot an ACK means nothing to the source
 	}
 	_ = c.SetWriteDeadline(time.Now().Add(ackEvery))
-	if _, err := c.Write(resp.AppendCommand(nil, "REPLCONF", "ACK", strconv.FormatInt(offset, 10))); err != nil {
-		_ = c.Close() // the receiver notices
+	if _, err := c.Write(resp.AppendCommand(nil, "REPLCONF", "ACK", strconv.FormatInt(offset, 10))); err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		_ = c.Close() // the receiver notices; of a closed one it reads what is left before
 	}
 }
 
