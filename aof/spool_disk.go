@@ -233,6 +233,7 @@ func (s *Spool) dropMarker(off int64) {
 	s.mu.Unlock()
 	if g != nil {
 		s.remove(g)
+		s.release([]*segment{g})
 	}
 }
 

@@ -34,9 +34,17 @@ func (s *Spool) removeTrimmed() {
 	}
 	gone := slices.Clone(s.segments[:n])
 	s.segments = slices.Delete(s.segments, 0, n)
+	s.release(gone) // not when the files are gone: who trims at the same time is to see the room
 	s.mu.Unlock()
 	for _, g := range gone {
 		s.remove(g)
+	}
+}
+
+// release gives back what segments take of the budget.
+func (s *Spool) release(segments []*segment) {
+	for _, g := range segments {
+		s.cfg.Budget.used.Add(-g.size)
 	}
 }
 
@@ -44,7 +52,6 @@ func (s *Spool) remove(g *segment) {
 	if err := os.Remove(g.path); err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("a segment of the spool could not be removed")
 	}
-	s.cfg.Budget.used.Add(-g.size)
 }
 
 // Remove deletes every segment, and what says that a snapshot is whole. Run must have returned.
@@ -54,16 +61,16 @@ func (s *Spool) Remove() {
 			s.cfg.Log.Warn().Err(err).Msg("the mark of a whole snapshot could not be removed")
 		}
 	}
-	for _, g := range s.forgetAll() {
+	gone := s.forgetAll()
+	for _, g := range gone {
 		s.remove(g)
 	}
+	s.release(gone)
 }
 
 // Close forgets the spool and gives its budget back. Its segments stay on disk for OpenSpool. Run must have returned.
 func (s *Spool) Close() {
-	for _, g := range s.forgetAll() {
-		s.cfg.Budget.used.Add(-g.size)
-	}
+	s.release(s.forgetAll())
 }
 
 // forgetAll returns the segments, which the spool does not know any more.

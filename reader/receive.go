@@ -162,7 +162,8 @@ func (p *PSYNC) tooLarge() error {
 // spoolWait is who waits for room in the spool.
 const spoolWait = "spool"
 
-// makeRoom gives up what the target has acknowledged, however recently, and reports whether that helped.
+// makeRoom gives up what the target has acknowledged, however recently, and reports whether there is room now: trim may
+// have made it meanwhile.
 func (p *PSYNC) makeRoom(s *fullSync) bool {
 	before := p.budget.Used()
 	if s.applied.Load() {
@@ -170,7 +171,8 @@ func (p *PSYNC) makeRoom(s *fullSync) bool {
 	} else {
 		s.snapshot.Trim(p.out.Watermark.Progress().SnapshotBytes)
 	}
-	return p.budget.Used() < before
+	used := p.budget.Used()
+	return used < before || used < p.budget.Max && p.spool.Load().DiskError() == nil
 }
 
 // read reads once, for no longer than a live source is silent.

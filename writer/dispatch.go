@@ -108,7 +108,7 @@ func newDispatcher(cfg Config) *dispatcher {
 		runIDs:  make(map[string]bool),
 		applied: cfg.Applied,
 
-		settler: newSettler(),
+		settler: newSettler(cfg.Shard),
 	}
 	for _, id := range cfg.RunIDs {
 		d.runIDs[id] = true
@@ -166,7 +166,6 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	d.setReady(true)
 	tick := time.NewTicker(markEvery)
 	defer tick.Stop()
-	defer d.poll.Stop()
 	for {
 		select {
 		case b, ok := <-in.Batches():

@@ -47,7 +47,8 @@ type settling struct {
 	failed error                  // why it was given up; nil if it was not
 }
 
-// ahead is the offset up to which a key has everything. What is still to be read will have it.
+// covers reports whether what comes for a key up to an offset is in what was read of it. What is still to be read will
+// have it.
 func (s *settling) covers(k haul.KeyName, offset int64) bool {
 	at, ok := s.read[k]
 	if !ok {
@@ -83,7 +84,11 @@ type settler struct {
 	fewer  chan struct{} // signalled when they are fewer, or it is time to read on
 }
 
-func newSettler() settler {
+// newSettler returns one that settles nothing unless the source is a cluster.
+func newSettler(shard Shard) settler {
+	if shard == nil {
+		return settler{}
+	}
 	return settler{
 		settles: make(map[uint16]*settling), calls: make(chan func(context.Context) error, 2*command.Slots),
 		poll: time.NewTicker(settleAgain), over: make(chan struct{}), atOnce: settleLeast, fewer: make(chan struct{}, 1),
@@ -113,6 +118,10 @@ func (s *settler) within() bool { return s.upTo > s.at.Offset }
 // endSettling is called when Run ends: what was read of slots that are not settled is ahead of the stream, which nobody
 // would know any more.
 func (d *dispatcher) endSettling() {
+	if d.cfg.Shard == nil {
+		return
+	}
+	d.poll.Stop()
 	close(d.over)
 	d.abandonAll()
 }

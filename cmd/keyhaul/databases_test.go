@@ -97,7 +97,7 @@ func TestDatabaseMap(t *testing.T) {
 				p := start(t, args...)
 				acrossDatabases(source, 500, three)
 				if round < 2 {
-					time.Sleep(rand.N(300 * time.Millisecond))
+					pause(0, 300*time.Millisecond)
 					p.signal(syscall.SIGKILL)
 					<-p.ended
 					continue
@@ -124,22 +124,31 @@ func TestDatabaseMapCluster(t *testing.T) {
 	t.Parallel()
 	s := newTrial(t, setup{cluster: true, flags: []string{"--db-map", "0=drop,1=0"}})
 	s.source.MustDo("FLUSHALL")
-	load := rt.Load{Endpoint: s.source.Endpoint(), Mix: rt.MixCross, Rate: 2000, Seed: rand.Uint64(), Keys: 100, Databases: 2}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = load.Run(ctx) })
-	defer wg.Wait()
-	defer cancel()
+	stop := s.writeAcross(2)
 	s.start()
 	for range 2 {
 		s.strike(s.kill)
 		s.start()
 	}
-	cancel()
-	wg.Wait()
+	stop()
 	at := s.source.Offset()
 	s.until(s.keyhaul, "level", func(l haul.LinkStatus) bool { return l.Applied >= at })
 	rt.Eventually(t, patience, func() error { return s.differs(1, 0) }) // keys expire on the source
+}
+
+// writeAcross writes commands whose keys span slots into databases of the source, some of which the source refuses,
+// until stop returns.
+func (s *trial) writeAcross(databases int) (stop func()) {
+	load := rt.Load{Endpoint: s.source.Endpoint(), Mix: rt.MixCross, Rate: 2000, Seed: rand.Uint64(), Keys: 100, Databases: databases}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = load.Run(ctx) })
+	stop = func() {
+		cancel()
+		wg.Wait()
+	}
+	s.t.Cleanup(stop)
+	return stop
 }
 
 // differs compares the strings of a database of the source, and which keys it has, with a database of the target.
@@ -183,12 +192,7 @@ func TestClusterDatabases(t *testing.T) {
 	}
 	s := newTrial(t, setup{cluster: true, target: map[string]string{"cluster-databases": "3"}})
 	s.source.MustDo("FLUSHALL")
-	load := rt.Load{Endpoint: s.source.Endpoint(), Mix: rt.MixCross, Rate: 2000, Seed: rand.Uint64(), Keys: 100, Databases: 3}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = load.Run(ctx) })
-	defer wg.Wait()
-	defer cancel()
+	stop := s.writeAcross(3)
 	s.start()
 	for i := range 3 {
 		s.strike(func() {
@@ -203,8 +207,7 @@ func TestClusterDatabases(t *testing.T) {
 		})
 		s.start()
 	}
-	cancel()
-	wg.Wait()
+	stop()
 	at := s.source.Offset()
 	s.until(s.keyhaul, "level", func(l haul.LinkStatus) bool { return l.Applied >= at })
 	for db := range 3 {

@@ -243,6 +243,9 @@ func (p *probes) run(ctx context.Context, s *trial, primary, node *rt.Server, ke
 	defer source.Close()
 	defer target.Close()
 	from, to := resp.NewConn(source), resp.NewConn(target)
+	next, again := time.NewTicker(10*time.Millisecond), time.NewTicker(time.Millisecond)
+	defer next.Stop()
+	defer again.Stop()
 	for n := 1; ctx.Err() == nil; n++ {
 		want := strconv.Itoa(n)
 		began := time.Now()
@@ -262,10 +265,10 @@ func (p *probes) run(ctx context.Context, s *trial, primary, node *rt.Server, ke
 			if r.Text == want {
 				break
 			}
-			time.Sleep(time.Millisecond)
+			<-again.C
 		}
 		raise(&p.longest, time.Since(began))
-		time.Sleep(10 * time.Millisecond)
+		<-next.C
 	}
 }
 

@@ -143,9 +143,9 @@ func (w *loadWriter) run(ctx context.Context, rate float64) {
 		next := w.next
 		switch w.load.Mix {
 		case MixHard:
-			next = w.nextHard
+			next = func() unit { return hardMix.pick(w) }
 		case MixCross:
-			next = w.nextCross
+			next = func() unit { return crossMix.pick(w) }
 		}
 		units := make([]unit, n)
 		for i := range units {

@@ -3,10 +3,7 @@ package redistest
 import "strconv"
 
 // crossMix is MixCross: each line is chosen as often as its weight says. Those up to the first comment have one key.
-var crossMix = []struct {
-	weight int
-	make   func(w *loadWriter) unit
-}{
+var crossMix = mix{
 	{6, func(w *loadWriter) unit { return command("SET", w.key("text"), w.text(1, 30)) }},
 	{6, func(w *loadWriter) unit { return command("APPEND", w.key("text"), w.text(1, 4)) }},
 	{1, func(w *loadWriter) unit {
@@ -64,24 +61,6 @@ var crossMix = []struct {
 	}},
 	{2, func(w *loadWriter) unit { return command("DEL", w.key("list"), w.key("list"), w.key("set")) }},
 	{4, (*loadWriter).crossTransaction},
-}
-
-// crossWeight is the sum of the weights in crossMix.
-var crossWeight = func() (sum int) {
-	for _, line := range crossMix {
-		sum += line.weight
-	}
-	return sum
-}()
-
-func (w *loadWriter) nextCross() unit {
-	n := w.IntN(crossWeight)
-	for _, line := range crossMix {
-		if n -= line.weight; n < 0 {
-			return line.make(w)
-		}
-	}
-	panic("the weights of crossMix do not add up")
 }
 
 // missing is a command that may find its key gone.

@@ -21,10 +21,7 @@ const (
 )
 
 // hardMix is MixHard: each line is chosen as often as its weight says. Those up to the first comment are replay-safe.
-var hardMix = []struct {
-	weight int
-	make   func(w *loadWriter) unit
-}{
+var hardMix = mix{
 	{14, func(w *loadWriter) unit { return command("SET", w.hard("text"), w.text(5, 100)) }},
 	{4, func(w *loadWriter) unit {
 		return command("SET", w.hard("text"), w.text(5, 100), "EX", w.within(60, 3600))
@@ -66,24 +63,6 @@ var hardMix = []struct {
 	}},
 	{2, (*loadWriter).scripted},
 	{4, (*loadWriter).hardTransaction},
-}
-
-// hardWeight is the sum of the weights in hardMix.
-var hardWeight = func() (sum int) {
-	for _, line := range hardMix {
-		sum += line.weight
-	}
-	return sum
-}()
-
-func (w *loadWriter) nextHard() unit {
-	n := w.IntN(hardWeight)
-	for _, line := range hardMix {
-		if n -= line.weight; n < 0 {
-			return line.make(w)
-		}
-	}
-	panic("redistest: the weights of hardMix do not add up")
 }
 
 // command is a unit of one command, whose first argument is its key.

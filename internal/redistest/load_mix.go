@@ -5,6 +5,27 @@ import "strconv"
 // script is what EVAL of a Load runs: two writes to its one key.
 const script = "redis.call('RPUSH', KEYS[1], ARGV[1]) redis.call('LTRIM', KEYS[1], -50, -1) return 1"
 
+// mix are units to choose from, each as often as its weight says.
+type mix []struct {
+	weight int
+	make   func(w *loadWriter) unit
+}
+
+// pick makes one of them.
+func (m mix) pick(w *loadWriter) unit {
+	sum := 0
+	for _, line := range m {
+		sum += line.weight
+	}
+	n := w.IntN(sum)
+	for _, line := range m {
+		if n -= line.weight; n < 0 {
+			return line.make(w)
+		}
+	}
+	panic("redistest: the weights of a mix do not add up")
+}
+
 // key returns one of the load's keys of a kind. Kinds keep to themselves, so that no command meets a wrong type.
 func (w *loadWriter) key(kind string) string {
 	return "load:" + kind + ":" + strconv.Itoa(w.IntN(w.load.Keys))

@@ -250,8 +250,7 @@ func (p *Proxy) pump(c *proxied, dir Direction) {
 func (p *Proxy) deliver(c *proxied, to net.Conn, b []byte) {
 	select {
 	case <-c.delivery:
-		n, _ := to.Write(b)
-		p.bytes[ToTarget].Add(int64(n))
+		_ = p.write(to, ToTarget, b)
 	case <-c.gone:
 	}
 }
@@ -304,7 +303,13 @@ func (p *Proxy) forward(c *proxied, dir Direction, to net.Conn, b []byte) bool {
 	if drop || dir == ToClient && c.orphaned.Load() {
 		return true
 	}
+	return p.write(to, dir, b) == nil && !last
+}
+
+// write counts b before it is written, so that who has received it finds it counted.
+func (p *Proxy) write(to net.Conn, dir Direction, b []byte) error {
+	p.bytes[dir].Add(int64(len(b)))
 	n, err := to.Write(b)
-	p.bytes[dir].Add(int64(n))
-	return err == nil && !last
+	p.bytes[dir].Add(int64(n - len(b)))
+	return err
 }
