@@ -138,7 +138,7 @@ func (k *Keeper) examine(ctx context.Context, lane Lane) error {
 		case <-time.After(min(k.ReplyTimeout/4, patience)):
 		case <-ctx.Done():
 		}
-		if lane.Stalled() < stalled {
+		if lane.Stalled() < stalled || ctx.Err() != nil {
 			return nil
 		}
 	}

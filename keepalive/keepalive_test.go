@@ -258,3 +258,26 @@ func TestEndWhileProbed(t *testing.T) {
 		}
 	})
 }
+
+// TestAnswersElsewhereFirst: a server that answers the probe a moment before the lane keeps the lane.
+func TestAnswersElsewhereFirst(t *testing.T) {
+	lane := &fakeLane{}
+	answered := make(chan struct{})
+	lane.probe = func() {
+		time.AfterFunc(10*time.Millisecond, func() {
+			lane.mu.Lock()
+			lane.since = time.Time{}
+			lane.mu.Unlock()
+			close(answered)
+		})
+	}
+	lane.due(Alive)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- NewKeeper(200*time.Millisecond, time.Minute).Run(ctx, lane) }()
+	<-answered
+	time.AfterFunc(100*time.Millisecond, cancel)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

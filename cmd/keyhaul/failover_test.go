@@ -111,51 +111,49 @@ func (f *family) comeBack() {
 }
 
 // goesOn does a fault, waits until keyhaul has applied what was written to the source behind it, and returns how long that
-// took. The offset alone would not do: keyhaul may have read more from a primary that died than the promoted one has.
+// took.
 func (s *trial) goesOn(fault func()) time.Duration {
 	s.t.Helper()
-	began := time.Now()
-	fault()
-	s.source.MustDo("INCR", "since the fault")
-	at, id := s.source.Offset(), s.source.Info("replication")["master_replid"]
-	s.until(s.keyhaul, fmt.Sprintf("applied %s up to %d", id, at), func(l haul.LinkStatus) bool {
-		return l.ReplID == id && l.Applied >= at
-	})
-	return time.Since(began)
+	took, lost := s.survives(fault)
+	if lost {
+		s.t.Fatal("keyhaul has ended")
+	}
+	return took
 }
 
 var behindOffset = regexp.MustCompile(`cannot continue behind offset (\d+)`)
 
 // survives does a fault and returns how long it took, from its beginning, until keyhaul has applied what was written
 // behind the promotion; or lost, if keyhaul has ended because it had read more than the promoted server has.
-func (f *family) survives(fault func()) (took time.Duration, lost bool) {
-	f.t.Helper()
+// For that reason the offset alone does not say that it goes on.
+func (s *trial) survives(fault func()) (took time.Duration, lost bool) {
+	s.t.Helper()
 	began := time.Now()
 	fault()
-	f.source.MustDo("INCR", "since the fault")
-	at, id := f.source.Offset(), f.source.Info("replication")["master_replid"]
-	rt.Eventually(f.t, patience, func() error {
+	s.source.MustDo("INCR", "since the fault")
+	at, id := s.source.Offset(), s.source.Info("replication")["master_replid"]
+	rt.Eventually(s.t, patience, func() error {
 		select {
-		case <-f.keyhaul.ended:
+		case <-s.keyhaul.ended:
 			lost = true
 			return nil
 		default:
 		}
-		l, _, err := f.look(f.keyhaul)
+		l, _, err := s.look(s.keyhaul)
 		if err == nil && (l.ReplID != id || l.Applied < at) {
 			err = fmt.Errorf("applied %s up to %d, want %s up to %d", l.ReplID, l.Applied, id, at)
 		}
 		return err
 	})
 	if lost {
-		f.keyhaul.exit(haul.ExitHistoryLost)
-		has := f.source.Number("replication", "second_repl_offset") - 1
-		said := behindOffset.FindStringSubmatch(f.keyhaul.stderr())
+		s.keyhaul.exit(haul.ExitHistoryLost)
+		has := s.source.Number("replication", "second_repl_offset") - 1
+		said := behindOffset.FindStringSubmatch(s.keyhaul.stderr())
 		if said == nil {
-			f.t.Fatal("no word of the offset")
+			s.t.Fatal("no word of the offset")
 		}
 		if read, _ := strconv.ParseInt(said[1], 10, 64); read <= has { // digits, by the expression
-			f.t.Errorf("the history was given up, though %d was read and the promoted server has up to %d", read, has)
+			s.t.Errorf("the history was given up, though %d was read and the promoted server has up to %d", read, has)
 		}
 	}
 	return time.Since(began), lost
