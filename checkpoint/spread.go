@@ -48,9 +48,10 @@ var ErrRestarted = errors.New("the target was restarted or failed over")
 
 // sameProcess checks that a node is one of the processes which Load has read.
 func (s *Store) sameProcess(ctx context.Context, c *conn) error {
-	s.mu.Lock()
-	known := s.runIDs
-	s.mu.Unlock()
+	return sameProcess(ctx, c, s.processes())
+}
+
+func sameProcess(ctx context.Context, c *conn, known map[string]bool) error {
 	if len(known) == 0 {
 		return nil
 	}

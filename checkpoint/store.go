@@ -89,13 +89,23 @@ func (s *Store) remember(r Record, known bool) {
 
 // Save writes the record and registers the haul on the target. It leaves a tombstone where it is. It tries until ctx
 // ends.
+//
+// For Save, Update, Hold, Note and Forget of a link: a standalone that is another process than the one which Load has read
+// may lack what a record would claim. Then the error is ErrRestarted.
 func (s *Store) Save(ctx context.Context, r Record) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	return s.save(ctx, r)
+	return s.save(ctx, r, s.processes())
 }
 
-func (s *Store) save(ctx context.Context, r Record) error {
+// processes are those that Load has read.
+func (s *Store) processes() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.runIDs
+}
+
+func (s *Store) save(ctx context.Context, r Record, to map[string]bool) error {
 	r.Version = recordVersion
 	s.mu.Lock()
 	r.Holders = s.holders
@@ -110,7 +120,7 @@ func (s *Store) save(ctx context.Context, r Record) error {
 	var b batch
 	b.add("SADD", namesKey, s.cfg.Name)
 	b.add("SET", s.Keys().Record(), text)
-	if err := s.send(ctx, "save the record of the haul", &b); err != nil {
+	if err := s.send(ctx, "save the record of the haul", &b, to); err != nil {
 		return err
 	}
 	s.remember(r, true)
@@ -122,9 +132,11 @@ func (s *Store) save(ctx context.Context, r Record) error {
 func (s *Store) Update(ctx context.Context, change func(r *Record)) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	r := s.Record()
+	s.mu.Lock()
+	r, to := s.record, s.runIDs
+	s.mu.Unlock()
 	change(&r)
-	return s.save(ctx, r)
+	return s.save(ctx, r, to)
 }
 
 // Hold notes in the record who is going to be written to. Nothing may be sent to a new one before. It tries until ctx
@@ -134,13 +146,13 @@ func (s *Store) Hold(ctx context.Context, holders []string) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	s.mu.Lock()
-	r, known := s.record, s.known
+	r, known, to := s.record, s.known, s.runIDs
 	s.holders = holders
 	s.mu.Unlock()
 	if !known || slices.Equal(r.Holders, holders) { // Save has them
 		return nil
 	}
-	return s.save(ctx, r)
+	return s.save(ctx, r, to)
 }
 
 // Note appends a refusal to the journal. It tries until ctx ends. A lost reply may leave the refusal there twice.
@@ -151,20 +163,25 @@ func (s *Store) Note(ctx context.Context, r Refusal) error {
 	}
 	var b batch
 	b.add("RPUSH", s.Keys().Refusals(), string(text))
-	return s.send(ctx, "note a refused command", &b)
+	return s.send(ctx, "note a refused command", &b, s.processes())
 }
 
 // Forget empties the journal of refusals. It tries until ctx ends.
 func (s *Store) Forget(ctx context.Context) error {
 	var b batch
 	b.add("DEL", s.Keys().Refusals())
-	return s.send(ctx, "empty the journal of refused commands", &b)
+	return s.send(ctx, "empty the journal of refused commands", &b, s.processes())
 }
 
-// send brings a batch to the node that has the record.
-func (s *Store) send(ctx context.Context, what string, b *batch) error {
+// send brings a batch to the node that has the record. Of a link, a standalone must be one of the processes.
+func (s *Store) send(ctx context.Context, what string, b *batch, to map[string]bool) error {
 	return s.retry(ctx, what, func(ctx context.Context, l *layout) error {
 		return s.kept(ctx, l.owner().addr, func(c *conn) error {
+			if s.cfg.Link != "" && !s.cfg.Cluster {
+				if err := sameProcess(ctx, c, to); err != nil {
+					return err
+				}
+			}
 			_, err := c.ask(ctx, b)
 			return c.fail(what, err)
 		})

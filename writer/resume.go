@@ -234,7 +234,7 @@ func (d *dispatcher) written() int64 {
 }
 
 // known decides whether a lane may be connected to a server: one that was restarted, or promoted, may lack what was
-// acknowledged. A standalone target tells by its fence.
+// acknowledged. A standalone target tells by its fence, unless slots are settled: that does not move the fence on.
 func (d *dispatcher) known(l *lane, node topology.Node) error {
 	if d.cfg.Store == nil || node.RunID == "" {
 		return nil
@@ -245,7 +245,7 @@ func (d *dispatcher) known(l *lane, node topology.Node) error {
 	switch {
 	case d.runIDs[node.RunID], !d.opened && len(d.cfg.RunIDs) == 0:
 	case d.opened && d.slots != nil && !d.broken.Load() && node.ReplID2 == never: // added: it was never a replica, and no node is missing
-	case d.opened && d.exact() && d.slots == nil && d.applied != nil:
+	case d.opened && d.exact() && d.slots == nil && d.applied != nil && d.cfg.Shard == nil:
 	default:
 		return &topology.Permanent{Err: ErrRewind}
 	}

@@ -45,64 +45,78 @@ const spoolWindow = 4 << 20
 // follow runs pipelines, each from what the target has.
 func (l *link) follow(ctx context.Context) error {
 	for {
-		if l.ran {
-			if err := l.store.EvictSelf(ctx); err != nil {
-				return err
-			}
-		}
-		st, err := l.load(ctx, l.store)
-		if err != nil {
+		err := l.once(ctx)
+		if ctx.Err() != nil || !errors.Is(err, writer.ErrRewind) && !errors.Is(err, checkpoint.ErrRestarted) {
 			return err
 		}
-		if !st.Found && l.began.Generation > 0 { // it was there before
-			st.Lost = fmt.Errorf("%w: the target has no record of it any more", checkpoint.ErrLost)
-			st.Found, st.Record = true, l.began
-		}
-		if err := mayResume(l.cfg, st); err != nil {
-			return err
-		}
-		if l.shard != nil {
-			if err := l.shard.regain(ctx, st); err != nil {
-				return err
-			}
-		}
-		if err := l.store.Complete(ctx, st); err != nil {
-			return err
-		}
-		if l.ends.target.Cluster && st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming {
-			l.level(ctx, st)
-		}
-		if len(st.Refusals) > 0 {
-			if err := l.listRefusals(ctx, st); err != nil {
-				return err
-			}
-		}
-		if st.Record.Finishing != "" && st.Lost == nil { // a finish was interrupted: deadlines are of two kinds
-			if err := l.finish(ctx, l.putOff); err != nil {
-				return err
-			}
-			st.Record = l.store.Record()
-		}
-		h, book, err := l.pipeline(ctx, st)
-		if err != nil {
-			return err
-		}
-		l.ran = true
-		l.monitor.watch(l.name, h.Reader, h.Writer)
-		err = h.Run(ctx)
-		if l.shard != nil {
-			l.shard.ended()
-		}
-		book.close()
-		h.Channel.Leave()
-		l.began = l.store.Record()
-		l.received = max(l.received, h.Reader.Status().Received)
-		if (errors.Is(err, writer.ErrRewind) || errors.Is(err, checkpoint.ErrRestarted)) && ctx.Err() == nil {
-			l.log.Warn().Msg("the target was restarted or failed over: what it has is read from its fences, and the stream goes on from there")
-			continue
-		}
+		l.log.Warn().Msg("the target was restarted or failed over: what it has is read from its fences, and the stream goes on from there")
+	}
+}
+
+// once runs a pipeline from what the target has.
+func (l *link) once(ctx context.Context) error {
+	st, err := l.resumed(ctx)
+	if err != nil {
 		return err
 	}
+	h, book, err := l.pipeline(ctx, st)
+	if err != nil {
+		return err
+	}
+	l.ran = true
+	l.monitor.watch(l.name, h.Reader, h.Writer)
+	err = h.Run(ctx)
+	if l.shard != nil {
+		l.shard.ended()
+	}
+	book.close()
+	h.Channel.Leave()
+	l.began = l.store.Record()
+	l.received = max(l.received, h.Reader.Status().Received)
+	return err
+}
+
+// resumed reads what the target has, and ends what an earlier pipeline has left unfinished there.
+func (l *link) resumed(ctx context.Context) (*checkpoint.State, error) {
+	if l.ran {
+		if err := l.store.EvictSelf(ctx); err != nil {
+			return nil, err
+		}
+	}
+	st, err := l.load(ctx, l.store)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Found && l.began.Generation > 0 { // it was there before
+		st.Lost = fmt.Errorf("%w: the target has no record of it any more", checkpoint.ErrLost)
+		st.Found, st.Record = true, l.began
+	}
+	if err := mayResume(l.cfg, st); err != nil {
+		return nil, err
+	}
+	if l.shard != nil {
+		if err := l.shard.regain(ctx, st); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.store.Complete(ctx, st); err != nil {
+		return nil, err
+	}
+	if l.ends.target.Cluster && st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming {
+		l.level(ctx, st)
+	}
+	if len(st.Refusals) > 0 {
+		if err := l.listRefusals(ctx, st); err != nil {
+			return nil, err
+		}
+	}
+	if st.Record.Finishing != "" && st.Lost == nil { // a finish was interrupted: deadlines are of two kinds
+		if err := l.finish(ctx, l.putOff); err != nil {
+			return nil, err
+		}
+		st.Record = l.store.Record()
+	}
+	return st, nil
 }
 
 // level gives each node of the target the mark that reading goes on from, and removes others, which slots have taken

@@ -34,7 +34,8 @@ type shards struct {
 	moves    time.Time      // since when slots are on the move; zero if none are; of the goroutine that supervises
 	settling sync.WaitGroup // those who settle
 
-	moving sync.Mutex // held while slots are taken from links, until their records say so
+	moving sync.Mutex     // held while slots are taken from links, until their records say so
+	losers map[int32]bool // links whose records do not say so yet, by number
 
 	mu       sync.Mutex
 	links    []*shard
@@ -52,7 +53,7 @@ const linkDir = "links"
 func (a *app) followShards(ctx context.Context, e *ends) error {
 	s := &shards{
 		app: a, ends: e, pool: haul.NewPool(a.cfg.Buffer.MaxBytes, len(e.survey.Shards)), forks: newForks(a.cfg.MaxSnapshots),
-		look: &surveyor{dialer: a.source}, goals: make(map[*shard]bool),
+		look: &surveyor{dialer: a.source}, losers: make(map[int32]bool), goals: make(map[*shard]bool),
 		underway: make(map[*shard]*topology.SlotSet), rest: make(map[*shard]time.Time),
 	}
 	defer s.look.close()

@@ -28,15 +28,16 @@ func TestShardsTargetWithLess(t *testing.T) {
 			s.begin()
 			s.stopLoad()
 			s.move(slot, p[1], p[0])
-			s.moveLosing(slot, p[0], p[1], node)
+			other := slots[slices.IndexFunc(slots, func(x int) bool { return x != slot })]
+			s.moveLosing(slot, other, p[0], p[1], node)
 			s.equal()
 		})
 	}
 }
 
 // moveLosing moves a slot that is written meanwhile. A server of the target is saved when all keys have moved, and is
-// restarted with that when the slot is settled.
-func (s *shardsTrial) moveLosing(slot int, from, to, node *rt.Server) {
+// restarted with that when the slot is settled. The other slot is written just before.
+func (s *shardsTrial) moveLosing(slot, other int, from, to, node *rt.Server) {
 	s.t.Helper()
 	tag := s.tags[slot]
 	to.MustDo("CLUSTER", "SETSLOT", slot, "IMPORTING", from.MustDo("CLUSTER", "MYID").Text)
@@ -51,6 +52,7 @@ func (s *shardsTrial) moveLosing(slot int, from, to, node *rt.Server) {
 	for _, key := range from.MustDo("CLUSTER", "GETKEYSINSLOT", slot, 1000).Array {
 		s.migrate(from, to, key.Text)
 	}
+	to.MustDo("SET", s.tags[other]+"last", 1) // of one server the fence says the same now as when the slot is settled
 	s.reached(to)
 	pause(1500*time.Millisecond, 1600*time.Millisecond) // for marks
 	node.MustDo("SAVE")

@@ -164,29 +164,28 @@ func (s *shards) isGone(l *shard, v *survey) bool {
 	return !lives
 }
 
-// release takes slots from the links that have them: they are on the move. When it returns the target knows.
+// release takes slots from the links that have them: they are on the move. When it returns without an error the target
+// knows. After one it does not, even of slots that are no one's by then: it is to be called again.
 func (s *shards) release(ctx context.Context, slots []uint16) error {
-	if len(slots) == 0 {
-		return nil
-	}
 	s.moving.Lock()
 	defer s.moving.Unlock()
-	losers := make(map[int32]bool)
+	news := false
 	for _, slot := range slots {
 		if owner := s.slots.Owner(slot); owner != 0 {
-			losers[owner] = true
+			s.losers[owner], news = true, true
 			s.slots.Give(slot, 0)
 		}
 	}
+	if news {
+		s.log.Info().Int("slots", len(slots)).Uint16("first", slots[0]).Msg("slots of the source are on the move")
+	}
 	for _, l := range s.all() {
-		if losers[l.number] {
+		if s.losers[l.number] {
 			if err := l.saveSlots(ctx); err != nil {
 				return err
 			}
+			delete(s.losers, l.number)
 		}
-	}
-	if len(losers) > 0 {
-		s.log.Info().Int("slots", len(slots)).Uint16("first", slots[0]).Msg("slots of the source are on the move")
 	}
 	return nil
 }
