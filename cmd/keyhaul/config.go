@@ -23,6 +23,10 @@ const (
 	onErrorHold = "hold"
 	onErrorSkip = "skip"
 
+	unsupportedFail    = "fail"
+	unsupportedDrop    = "drop"
+	unsupportedDegrade = "degrade"
+
 	exactlyOnce = "exactly-once"
 	atLeastOnce = "at-least-once"
 
@@ -64,6 +68,7 @@ type config struct {
 	OnError         string // onErrorStop, onErrorHold or onErrorSkip
 	OnErrorExplicit bool
 	MaxSkipped      int
+	Unsupported     string // unsupportedFail, unsupportedDrop or unsupportedDegrade
 	Ack             string // ackAuto, ackApplied or ackReceived
 	DryRun          bool
 	ReadyMaxLag     time.Duration
@@ -151,6 +156,7 @@ func (r *resolver) config() config {
 		ExpiryGrace:   r.positive("expiry.grace"),
 		OnError:       r.enum("on-error"),
 		MaxSkipped:    r.int("max-skipped", 0, 1<<30),
+		Unsupported:   r.enum("unsupported"),
 		Ack:           r.enum("ack"),
 		DryRun:        r.bool("dry-run"),
 		ReadyMaxLag:   r.duration("ready-max-lag"),

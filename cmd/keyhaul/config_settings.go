@@ -54,6 +54,7 @@ func settings() []setting {
 		{key: "expiry.grace", kind: kindDuration, value: "1h", usage: "with --expiry-mode=source: add this `time` to every deadline on the target until the haul is finished; not needed where the target has an import mode"},
 		{key: "on-error", kind: kindEnum, words: []string{"", onErrorStop, onErrorHold, onErrorSkip}, usage: "`what` to do when the target refuses one entry for good: stop, hold (wait for the operator) or skip (default stop with --until, else hold)"},
 		{key: "max-skipped", kind: kindInt, value: "1000", usage: "with --on-error=skip: stop after this `number` of skipped entries"},
+		{key: "unsupported", kind: kindEnum, value: unsupportedFail, words: []string{unsupportedFail, unsupportedDrop, unsupportedDegrade}, usage: "`what` to do with what the target has no form for, such as deadlines of hash fields before Redis 7.4: fail (as --on-error decides), drop (leave the command or key out), or degrade (do it without); the last two list it in unsupported.log"},
 		{key: "connect-deadline", kind: kindDuration, value: "0", usage: "give up with exit code 4 if source and target are not both ready within this `time`; 0 for never (default 1m0s with --until, else never)"},
 		{key: "drain-deadline", kind: kindDuration, value: "8s", usage: "`time` that the first signal leaves for writing what was read"},
 		{key: "dial-timeout", kind: kindDuration, value: "5s", usage: "`time` for opening one connection, TLS included"},

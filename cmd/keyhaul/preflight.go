@@ -323,8 +323,8 @@ func (e *ends) plan(cfg config, st *checkpoint.State) []string {
 		fmt.Sprintf("source  %s: %s %s, %s, %d keys in databases %v, %d MB used", cfg.Source, e.source.Product, e.source.Version, from,
 			keys, e.sourceDB, memory>>20),
 		fmt.Sprintf("target  %s: %s %s, %s, %s", cfg.Target, e.target.Product, e.target.Version, mode, existing),
-		fmt.Sprintf("haul    %q: %s, %s; delivery %s; on error %s; on lost history %s; deadlines by the %s's clock", cfg.Name, does, end,
-			cfg.Delivery, cfg.OnError, cfg.OnLostHistory, cfg.ExpiryMode),
+		fmt.Sprintf("haul    %q: %s, %s; delivery %s; on error %s; what the target lacks: %s; on lost history %s; deadlines by the %s's clock", cfg.Name, does, end,
+			cfg.Delivery, cfg.OnError, cfg.Unsupported, cfg.OnLostHistory, cfg.ExpiryMode),
 	}
 	if cfg.WaitReplicas > 0 {
 		lines = append(lines, fmt.Sprintf("        applied is what %d replicas of each node have", cfg.WaitReplicas))
