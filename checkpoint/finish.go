@@ -52,6 +52,16 @@ func (s *Store) Finish(ctx context.Context, putOff *PutOff, tick func(seen, chan
 			return err
 		}
 	}
+	err := s.retry(ctx, "remove what is left of large values", func(ctx context.Context, l *layout) error {
+		return l.each(ctx, func(ctx context.Context, n node) error {
+			return s.fresh(ctx, n.addr, true, func(c *conn) error {
+				return s.removeParts(ctx, c, n, func(_ int, r resp.Reply) error { return r.Err() })
+			})
+		})
+	})
+	if err != nil {
+		return err
+	}
 	r.Grace, r.Finishing, r.Import, r.Finished = 0, "", false, time.Now().Unix()
 	return s.Save(ctx, r)
 }

@@ -35,6 +35,7 @@ type Entry struct {
 	Off        uint32 // of Start in the batch's buffer, unless it is Big
 	First, N   uint32 // its elements in Batch.Keys or Batch.Commands
 	Big        *Big   // set if the entry was too large to be kept in the batch
+	Alone      bool   // set by a writer: it is written by itself, not in one run with its neighbours
 }
 
 // Drop says why a filter took an entry out.
@@ -71,7 +72,7 @@ type Key struct {
 	Has      Has
 }
 
-// Has tells which optional fields of a Key are set.
+// Has tells which optional fields of a Key are set, and whose snapshot it is of.
 type Has uint8
 
 // Bits of Has.
@@ -79,6 +80,9 @@ const (
 	HasExpire Has = 1 << iota
 	HasIdle
 	HasFreq
+	FromValkey // the snapshot is Valkey's: types from 22 on differ
+	Degraded   // set by a writer: it is written without what the target lacks, which was listed
+	LeftOut    // set by a writer: it is not written, since the target lacks something, which was listed
 )
 
 // Command is one command of the stream. Its arguments are Batch.Args[Arg:Arg+NArg].

@@ -17,3 +17,14 @@ const (
 	FormDegraded              // only without what the release lacks
 	FormMissing               // the release has nothing of the kind
 )
+
+// Functions reports whether the release has functions.
+func (r Release) Functions() bool { return r.Valkey || r.Major >= 7 }
+
+// FieldDeadlines reports whether fields of hashes can have deadlines there.
+func (r Release) FieldDeadlines() bool {
+	if r.Valkey {
+		return r.Major >= 9
+	}
+	return r.Major > 7 || r.Major == 7 && r.Minor >= 4
+}

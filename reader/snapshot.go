@@ -93,6 +93,9 @@ func (d *snapshotDecoder) add(start int64, r *rdb.Record) error {
 
 func (d *snapshotDecoder) fill(key *haul.Key, e *haul.Entry, r *rdb.Record) {
 	key.Footer = rdb.FooterVersion(r.Type, d.rdb.Valkey, r.Prefix.Len > 0)
+	if d.rdb.Valkey {
+		key.Has |= haul.FromValkey
+	}
 	if r.HasExpire {
 		key.Has |= haul.HasExpire
 	}

@@ -55,6 +55,7 @@ type Config struct {
 	Unsupported    Unsupported // empty: UnsupportedFail
 	UnsupportedLog string      // path; empty: what the target lacks is only logged
 	SnapshotLanes  int         // lanes per standalone target that carry the snapshot
+	BigValue       int64       // bytes of a value of the snapshot from which on it is built in pieces; 0: never. It needs Store
 	ReplyTimeout   time.Duration
 	WaitReplicas   int                // replicas of a node that must have an entry before it counts as acknowledged; Store is needed then
 	Exact          bool               // with fences: what may not be repeated is applied once

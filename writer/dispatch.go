@@ -119,6 +119,10 @@ func newDispatcher(cfg Config) *dispatcher {
 	for _, at := range cfg.Applied {
 		d.resumed = max(d.resumed, at)
 	}
+	d.enc.values = newValues(cfg.Node.Release(), d.lacks)
+	if cfg.Store != nil {
+		d.enc.large, d.enc.part = cfg.BigValue, partKeys(cfg.Store.Keys(), cfg.Node.Cluster)
+	}
 	if cfg.Node.Cluster {
 		d.slots = new(slotTable)
 		if cfg.Exact {
@@ -249,6 +253,9 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 			return err
 		}
 		defer d.behind(b)()
+	}
+	if b.Snapshot {
+		d.enc.setApart(b)
 	}
 	dropped := 0
 	for i := range b.Entries {

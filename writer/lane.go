@@ -63,9 +63,11 @@ type lane struct {
 	slots   map[uint16]bool // which have failed, on a cluster
 	queued  []op            // of the transaction that is not decided yet
 	abort   *refusedOp      // why it will be refused
+	broken  brokenBuild
 
 	sent    uint64        // ops launched; of the writing goroutine
 	settled atomic.Uint64 // ops answered
+	unbuilt atomic.Bool   // a value that is being built was refused: the rest of it need not be sent
 	shut    atomic.Int32  // slots in which an entry was refused, and which were not handed over yet
 	gate    gate
 	whole   wholeTx
@@ -229,6 +231,7 @@ func (l *lane) collect(s *setback) {
 	s.again += l.repeats
 	l.failed, l.cause, l.repeats = nil, nil, 0
 	l.failing = false
+	l.forgetBroken()
 	clear(l.slots)
 	for _, items := range l.aside {
 		s.rest = append(s.rest, items...)

@@ -141,6 +141,10 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 		}
 	case opTx:
 		l.txReply(o, b)
+	case opBuild:
+		l.buildReply(o, b)
+	case opBuilt, opUnbuilt:
+		l.builtReply(o, b)
 	case opSelect:
 		if b[0] == resp.KindError {
 			return true, fmt.Errorf("SELECT: %w", errorOf(b))

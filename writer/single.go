@@ -169,6 +169,10 @@ type said struct {
 
 // try writes the item on a connection to addr and reads what the node answers.
 func (s *singles) try(ctx context.Context, addr string, asking bool, it item) (a said, err error) {
+	if asking && it.entry().Alone { // ASKING is for one command, and there are many: it waits until its slot has moved
+		a.refused = &resp.Error{Code: "TRYAGAIN", Text: "TRYAGAIN a large value is built where its slot will stay"}
+		return a, nil
+	}
 	conn, err := s.conn(ctx, addr)
 	if err != nil {
 		return a, err

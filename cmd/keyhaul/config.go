@@ -72,8 +72,9 @@ type config struct {
 	Ack             string // ackAuto, ackApplied or ackReceived
 	DryRun          bool
 	ReadyMaxLag     time.Duration
-	MaxSnapshots    int // of a cluster's shards at once
-	SnapshotLanes   int // connections of the snapshot to each target node; 0 means automatic
+	MaxSnapshots    int   // of a cluster's shards at once
+	BigValue        int64 // bytes of a value of the snapshot that is written in pieces; 0 for never
+	SnapshotLanes   int   // connections of the snapshot to each target node; 0 means automatic
 
 	ConnectDeadline time.Duration // 0 means none
 	DrainDeadline   time.Duration
@@ -161,6 +162,7 @@ func (r *resolver) config() config {
 		DryRun:        r.bool("dry-run"),
 		ReadyMaxLag:   r.duration("ready-max-lag"),
 		SnapshotLanes: r.int("writer.snapshot-lanes", 0, 64),
+		BigValue:      r.bytes("writer.big-value-bytes", 0),
 		MaxSnapshots:  r.int("source.max-snapshots", 1, 1000),
 
 		ConnectDeadline: r.duration("connect-deadline"),

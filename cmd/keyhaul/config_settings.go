@@ -68,6 +68,7 @@ func settings() []setting {
 		{key: "spool.retain", kind: kindDuration, value: "60s", usage: "keep applied parts of the stream in the spool for this `time`"},
 		{key: "spool.retain-bytes", kind: kindBytes, value: "1GiB", usage: "keep no more than this `size` of applied parts of the stream"},
 		{key: "writer.snapshot-lanes", kind: kindInt, value: "0", usage: "`number` of connections to a standalone target that carry the snapshot; 0 for automatic"},
+		{key: "writer.big-value-bytes", kind: kindBytes, value: "1MiB", usage: "`size` in the snapshot from which on a list, set, hash, sorted set or stream is written in pieces that do not block the target, and put in its place at the end; 0 for never"},
 		{key: "ack", kind: kindEnum, value: ackAuto, words: []string{ackAuto, ackApplied, ackReceived}, usage: "`what` the source is told: the offset that is applied on the target, or the one received; auto is applied, but received for a Valkey cluster, where moving a slot waits for it"},
 		{key: "source.max-snapshots", kind: kindInt, value: "4", usage: "`number` of shards of a cluster that are asked for their snapshots at once; on each host always one"},
 		{key: "ready-max-lag", kind: kindDuration, value: "30s", usage: "/readyz says no when the lag exceeds this `time`"},

@@ -187,7 +187,7 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 	to := writer.Config{
 		Dialer: l.target, Node: l.ends.target, Filters: filter.All(cfg.DBs), DBs: cfg.DBs,
 		Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
-		ErrorsLog: l.state.file("errors.log"), SnapshotLanes: lanes,
+		ErrorsLog: l.state.file("errors.log"), SnapshotLanes: lanes, BigValue: cfg.BigValue,
 		Unsupported: writer.Unsupported(cfg.Unsupported), UnsupportedLog: l.state.file("unsupported.log"),
 		NoTransactions: l.ends.noTransactions != nil, Exact: cfg.Delivery == exactlyOnce, Store: l.store, Lease: l.lease, Applied: applied, Ahead: st.Ahead, RunIDs: runIDs, ReplayUntil: replayUntil,
 		Grace: time.Duration(book.first.Grace) * time.Millisecond, PutOff: putOff, ImportSource: book.first.Import,

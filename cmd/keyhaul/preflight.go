@@ -249,6 +249,11 @@ func (e *ends) mayBegin(ctx context.Context, cfg config, target *topology.Dialer
 			"say what to do with them: --existing flush (delete them first), replace (overwrite keys of the same name), or skip (keep them)",
 			"the target %s holds %d keys already", cfg.Target, e.keys)
 	}
+	if !st.Found {
+		if err := e.mayHold(cfg); err != nil {
+			return err
+		}
+	}
 	if cfg.WaitReplicas > 0 {
 		for _, addr := range e.primary {
 			if err := mayWait(ctx, target, addr); err != nil {

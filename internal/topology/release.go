@@ -1,16 +1,15 @@
-package writer
+package topology
 
 import (
 	"strconv"
 	"strings"
 
-	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/rdb"
 )
 
-// releaseOf is the release of Redis or Valkey that a server is, or that it says it is compatible with. A server that says
+// Release is the release of Redis or Valkey that a server is, or that it says it is compatible with. A server that says
 // nothing, such as a proxy, is the zero Release.
-func releaseOf(n topology.Node) rdb.Release {
+func (n Node) Release() rdb.Release {
 	switch n.Product {
 	case "redis":
 		return rdb.Release{Major: n.Major, Minor: n.Minor}

@@ -1,0 +1,204 @@
+package writer
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"slices"
+	"strconv"
+
+	"github.com/keyhaul/keyhaul/checkpoint"
+	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/command"
+	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/rdb"
+)
+
+// A large value in one RESTORE would block the target for as long as it takes to build it. So it is built from many small
+// commands, under a name of keyhaul's own in the same slot and database, and takes its key's place at the end, in one
+// step. A process that dies meanwhile leaves a part under that name: what is built there next removes it first, as
+// does the end of the haul.
+
+// buildBytes is about how large one of the commands gets that build a value.
+const buildBytes = 32 << 10
+
+// builds reports whether the value of a key of the snapshot is built from commands. A string is one SET in any case, and
+// what modules have made is known to them alone.
+func (c *encoder) builds(e *haul.Entry, k *haul.Key) bool {
+	size := int64(k.Value.Len)
+	if e.Big != nil {
+		size = e.Big.Len
+	}
+	return c.large > 0 && size >= c.large && e.Kind == haul.KindKey && k.Prefix.Len == 0 &&
+		k.Type != rdb.TypeString && k.Type != rdb.TypeModule2
+}
+
+// setApart marks the keys of a batch whose values are built.
+func (c *encoder) setApart(b *haul.Batch) {
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		e.Alone = c.builds(e, b.KeyOf(e))
+	}
+}
+
+// partKeys returns the name under which values of a slot are built.
+func partKeys(k checkpoint.Keys, cluster bool) func(key []byte) string {
+	if !cluster {
+		return func([]byte) string { return k.WholePart() }
+	}
+	return func(key []byte) string { return k.Part(command.Slot(key)) }
+}
+
+// errUnbuilt says that the rest of a value need not be sent: the target has refused some of it.
+var errUnbuilt = errors.New("a command that builds a value was refused")
+
+// build appends what builds the value of a key, flushing the outbox as it goes.
+func (c *encoder) build(o *outbox, it item, e *haul.Entry, k *haul.Key) error {
+	part := c.part(k.Name)
+	o.unfinished = true
+	defer func() { o.unfinished = false }()
+	o.step(it, "UNLINK", part)
+	v := rdb.Value{Type: k.Type, Valkey: fromValkey(k)}
+	from := io.Reader(bytes.NewReader(it.batch.Bytes(k.Value)))
+	if e.Big != nil {
+		from = c.bigReader(e)
+	}
+	lost, err := c.to.Commands(v, []byte(part), from, buildBytes, func(args ...[]byte) error {
+		n := len(o.arena)
+		o.arena = resp.AppendArray(o.arena, len(args))
+		for _, a := range args {
+			o.arena = resp.AppendBulk(o.arena, a)
+		}
+		o.grown(n)
+		o.ops = append(o.ops, op{item: it, kind: opBuild, left: 1, total: 1})
+		return o.flushPart()
+	})
+	if errors.Is(err, errUnbuilt) {
+		o.unfinished = false
+		o.control(opUnbuilt, "UNLINK", part)
+		o.answers(it)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	leave := false
+	if lost != "" {
+		if leave, err = c.lost(it, k, lost, true); err != nil {
+			return err
+		}
+	}
+	o.unfinished = false
+	switch {
+	case leave:
+		o.control(opBuilt, "UNLINK", part)
+		o.answers(it)
+	case c.existing == ExistingSkip:
+		c.place(o, it, k, part)
+	default:
+		c.replace(o, it, k, part)
+	}
+	return nil
+}
+
+// replace appends what gives a key the value that was built. What the key had is freed behind the scenes: else RENAME
+// would free it, for as long as that takes.
+func (c *encoder) replace(o *outbox, it item, k *haul.Key, part string) {
+	calls := [][]string{{"UNLINK", string(k.Name)}, {"RENAME", part, string(k.Name)}}
+	if k.Has&haul.HasExpire != 0 { // not before: if it has passed, there is no part to be renamed
+		calls = append(calls, []string{"PEXPIREAT", string(k.Name), strconv.FormatInt(c.held(k.ExpireAt), 10)})
+	}
+	if !c.plain {
+		calls = slices.Concat([][]string{{"MULTI"}}, calls, [][]string{{"EXEC"}})
+	}
+	n := len(o.arena)
+	for _, args := range calls {
+		o.arena = resp.AppendCommand(o.arena, args...)
+	}
+	o.grown(n)
+	o.ops = append(o.ops, op{kind: opBuilt, left: int32(len(calls)), total: int32(len(calls))})
+	o.answers(it)
+}
+
+// place appends what gives a key the value that was built unless there is such a key.
+func (c *encoder) place(o *outbox, it item, k *haul.Key, part string) {
+	if k.Has&haul.HasExpire != 0 {
+		o.step(it, "PEXPIREAT", part, strconv.FormatInt(c.held(k.ExpireAt), 10))
+	}
+	o.control(opBuilt, "RENAMENX", part, string(k.Name))
+	o.answers(it)
+	o.step(it, "UNLINK", part)
+}
+
+// step appends a command that is one of several for an item.
+func (o *outbox) step(it item, args ...string) {
+	o.control(opBuild, args...)
+	o.ops[len(o.ops)-1].item = it
+}
+
+// answers says that the op which was appended last is the one that decides an item.
+func (o *outbox) answers(it item) {
+	x := &o.ops[len(o.ops)-1]
+	x.item, x.count = it, 1
+}
+
+// flushPart writes what has gathered of an item if it is enough.
+func (o *outbox) flushPart() error {
+	if o.size < flushBytes {
+		return nil
+	}
+	if o.refused != nil && o.refused() {
+		return errUnbuilt
+	}
+	err := o.flush()
+	if o.moved != nil {
+		o.moved()
+	}
+	return err
+}
+
+// brokenBuild is an item that is being built, and of which the target has refused a command.
+type brokenBuild struct {
+	entry *haul.Entry
+	again bool // it is sent again; else it is skipped
+}
+
+// buildReply handles the reply to one of the commands that build a value.
+func (l *lane) buildReply(o *op, b []byte) {
+	if b[0] != resp.KindError || l.broken.entry == o.entry() {
+		return
+	}
+	l.unbuilt.Store(true)
+	l.broken.entry = o.entry()
+	l.refused(o, o.item, errorOf(b))
+	l.broken.again = o.bad > 0
+}
+
+// builtReply handles a reply that decides an item which was built.
+func (l *lane) builtReply(o *op, b []byte) {
+	switch {
+	case l.broken.entry == o.entry():
+		if o.left > 0 {
+			return
+		}
+		if l.broken.again {
+			o.bad = 1
+		}
+		l.forgetBroken()
+	case o.kind == opUnbuilt: // because of another one before it
+		l.again(o, o.item, nil)
+	case o.total > 1:
+		l.txReply(o, b)
+	case b[0] == resp.KindError:
+		if e := errorOf(b); l.d.cfg.Existing != ExistingSkip || e.Text != "ERR no such key" { // else its deadline has passed
+			l.refused(o, o.item, e)
+		}
+	case l.d.cfg.Existing == ExistingSkip && b[0] == resp.KindInteger && b[1] == '0':
+		l.d.count("existing_skipped", 1)
+	}
+}
+
+func (l *lane) forgetBroken() {
+	l.broken = brokenBuild{}
+	l.unbuilt.Store(false)
+}
