@@ -24,7 +24,7 @@ func (e *ends) mayHold(cfg config) error {
 		libraries += n.Libraries
 	}
 	var lacks []string
-	if deadlines > 0 && !to.FieldDeadlines() {
+	if deadlines > 0 && !to.FieldTTLs() {
 		lacks = append(lacks, fmt.Sprintf("deadlines of hash fields (%d hashes)", deadlines))
 	}
 	if libraries > 0 && !to.Functions() {
