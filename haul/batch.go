@@ -1,6 +1,9 @@
 package haul
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Sizes of a batch: it is handed on when one of them is reached, or when its source has nothing more at the moment.
 const (
@@ -21,6 +24,10 @@ type Batch struct {
 	Snapshot bool     // entries of the snapshot; End.Offset then counts bytes of the RDB
 	Own      bool     // entries that the writer has made: see NewOwn
 	End      Position // where the link stands once the whole batch is applied
+
+	// Received tells when the byte of the stream at an offset was received, to a tenth of a second; zero if that is not
+	// known. A stream's batch has it: times to live of older sources count from then.
+	Received func(offset int64) time.Time
 
 	pending atomic.Int32 // entries not yet acknowledged
 	ticket  *ticket
@@ -71,6 +78,6 @@ func (b *Batch) reset() {
 	clear(b.Commands)
 	clear(b.Keys)
 	b.Keys, b.Commands, b.Args, b.Extra = b.Keys[:0], b.Commands[:0], b.Args[:0], b.Extra[:0]
-	b.Snapshot, b.ticket = false, nil
+	b.Snapshot, b.ticket, b.Received = false, nil, nil
 	b.End = Position{}
 }

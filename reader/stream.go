@@ -66,7 +66,7 @@ func decodeStream(ctx context.Context, spool *aof.Spool, out *haul.Channel, at h
 		return err
 	}
 	defer k.discard()
-	k.id = events.id
+	k.id, k.received = events.id, spool.Oldest
 	d := &streamDecoder{
 		batcher: k, spool: spool, limit: int64(out.EntryLimit()), streamEvents: events,
 		specs: streamSpecs{

@@ -74,6 +74,7 @@ type dispatcher struct {
 	moved       bool        // slots have moved to other lanes since then
 
 	settler
+	rewriter *rewriter
 
 	mu      sync.Mutex
 	lanes   []*lane
@@ -112,6 +113,7 @@ func newDispatcher(cfg Config) *dispatcher {
 
 		settler: newSettler(cfg.Shard),
 	}
+	d.rewriter = newRewriter(d)
 	for _, id := range cfg.RunIDs {
 		d.runIDs[id] = true
 	}
@@ -249,6 +251,9 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 			return err
 		}
 		defer d.behind(b)()
+	}
+	if err := d.rewriter.apply(b); err != nil {
+		return err
 	}
 	dropped := 0
 	for i := range b.Entries {

@@ -36,7 +36,7 @@ func (d *dispatcher) lacks(x lacking) (treatment, error) {
 	if !x.batch.Snapshot && d.has(x.batch, x.entry()) {
 		return how, nil
 	}
-	if d.cfg.Unsupported == UnsupportedDrop || d.cfg.Unsupported == UnsupportedDegrade {
+	if !d.refuses() {
 		return how, d.listLacking(x, how)
 	}
 	if d.cfg.OnError == OnErrorSkip {
@@ -47,6 +47,11 @@ func (d *dispatcher) lacks(x lacking) (treatment, error) {
 		"use a target that has them, or --unsupported degrade (done without) or drop (left out), which list each key in unsupported.log",
 		"the target (%s %s) has no %s: %s of %s in database %d %s", d.cfg.Node.Product, d.cfg.Node.Version, x.what,
 		x.command, quoted(x.keys), x.entry().DB, where(x.item))
+}
+
+// refuses reports whether what the target lacks something for is refused.
+func (d *dispatcher) refuses() bool {
+	return d.cfg.Unsupported != UnsupportedDrop && d.cfg.Unsupported != UnsupportedDegrade
 }
 
 func (d *dispatcher) listLacking(x lacking, how treatment) error {
