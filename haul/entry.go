@@ -42,18 +42,18 @@ type Drop uint8
 
 // Reasons of Drop.
 const (
-	DropNone     Drop = iota
-	DropSentinel      // PUBLISH __sentinel__:hello, which would join the Sentinels of source and target
-	DropTopology      // CLUSTER …, TRIMSLOTS: about the nodes of the source's cluster
-	DropReserved      // a key of the source under the prefix that is keyhaul's own on the target
-	DropMixed         // such a key among others of a command that cannot do without it: the writer refuses the entry
-	DropDatabase      // a database that is left out
-	DropUnmapped      // it cannot be done where databases have other numbers: the writer refuses the entry
-	DropUnsupported   // set by a writer: the target has no form for it
-	DropNeedless      // set by a writer: there is nothing to be done on the target
-	DropApplied       // set by a writer: the target has it from an earlier run
-	DropMoved         // set by a writer: its slot is not the link's, it is settled by what its new owner holds
-	DropCovered       // set by a writer: what it does is in what was read when its slot was settled
+	DropNone        Drop = iota
+	DropSentinel         // PUBLISH __sentinel__:hello, which would join the Sentinels of source and target
+	DropTopology         // CLUSTER …, TRIMSLOTS: about the nodes of the source's cluster
+	DropReserved         // a key of the source under the prefix that is keyhaul's own on the target
+	DropMixed            // such a key among others of a command that cannot do without it: the writer refuses the entry
+	DropDatabase         // a database that is left out
+	DropUnmapped         // it cannot be done where databases have other numbers: the writer refuses the entry
+	DropUnsupported      // set by a writer: the target has no form for it
+	DropNeedless         // set by a writer: there is nothing to be done on the target
+	DropApplied          // set by a writer: the target has it from an earlier run
+	DropMoved            // set by a writer: its slot is not the link's, it is settled by what its new owner holds
+	DropCovered          // set by a writer: what it does is in what was read when its slot was settled
 )
 
 func (d Drop) String() string {

@@ -167,8 +167,9 @@ func (r *rewriter) msetex() outcome {
 	}
 	options := 2 + 2*pairs
 	x, has := r.deadlineOf()
-	at, ok := int64(0), false
+	at := int64(0)
 	if has {
+		var ok bool
 		if at, ok = r.deadline(x); !ok {
 			return passes
 		}
@@ -208,8 +209,9 @@ func (r *rewriter) hsetex() outcome {
 		return passes
 	}
 	fields := i + 2
-	at, ok := int64(0), false
+	at := int64(0)
 	if until > 0 {
+		var ok bool
 		if at, ok = r.deadline(unit); !ok {
 			return passes
 		}
@@ -249,5 +251,16 @@ func (r *rewriter) hsetex() outcome {
 	for k := fields; k < r.n; k += 2 {
 		m.args(k, k+1)
 	}
+	return anew
+}
+
+// hgetdel is about HGETDEL key FIELDS n field …, which Valkey sends as it was issued.
+func (r *rewriter) hgetdel() outcome {
+	if r.n < 5 {
+		return passes
+	}
+	r.made.command("HDEL")
+	r.made.args(1, 2)
+	r.made.args(4, r.n)
 	return anew
 }

@@ -18,6 +18,7 @@ type abilities struct {
 	fieldTTL      bool // HPEXPIREAT
 	hsetex        bool
 	hsetexNX      bool // HSETEX NX and XX
+	hgetdel       bool
 	msetex        bool
 	entryRefs     bool // XADD and XTRIM with KEEPREF, DELREF, ACKED
 	deletesByRefs bool // XDELEX, XACKDEL
@@ -46,6 +47,7 @@ func abilitiesOf(r rdb.Release) abilities {
 		fieldTTL:      since(7, 4) || valkey(9, 0),
 		hsetex:        since(8, 0) || valkey(9, 0),
 		hsetexNX:      valkey(9, 0),
+		hgetdel:       since(8, 0) || valkey(9, 1),
 		msetex:        since(8, 4) || valkey(9, 1),
 		entryRefs:     since(8, 2),
 		deletesByRefs: since(8, 2),
@@ -98,6 +100,9 @@ func rulesFor(can abilities) []rule {
 	}
 	if !can.hsetex || !can.hsetexNX {
 		add((*rewriter).hsetex, "HSETEX")
+	}
+	if !can.hgetdel {
+		add((*rewriter).hgetdel, "HGETDEL")
 	}
 	if !can.msetex {
 		add((*rewriter).msetex, "MSETEX")
