@@ -1,8 +1,8 @@
 package writer
 
 import (
-	"bytes"
 	"slices"
+	"strings"
 
 	"github.com/keyhaul/keyhaul/haul"
 )
@@ -81,6 +81,13 @@ func (r *rewriter) apply(b *haul.Batch) error {
 	return nil
 }
 
+// own rewrites a batch of the writer's own: values that were read from the source.
+func (r *rewriter) own(b *haul.Batch) {
+	if err := r.apply(b); err != nil {
+		r.d.fatal(err)
+	}
+}
+
 // concerns reports whether there is a rule for a command.
 func (r *rewriter) concerns(c haul.Command) bool {
 	return c.Spec != nil && !c.Skip && r.rules[c.Spec.ID()] != nil
@@ -100,12 +107,12 @@ func (r *rewriter) entry(i int) (more int, err error) {
 	r.index, r.list, r.lost = i, r.list[:0], false
 	changed := false
 	for j := e.First; j < e.First+e.N; j++ {
-		c := r.batch.Commands[j]
-		if !r.concerns(c) {
-			r.list = append(r.list, madeCommand{c, e.Big})
+		c := &r.batch.Commands[j]
+		if !r.concerns(*c) {
+			r.list = append(r.list, madeCommand{*c, e.Big})
 			continue
 		}
-		done, err := r.command(&c)
+		done, err := r.command(c)
 		if err != nil {
 			return 0, err
 		}
@@ -148,6 +155,8 @@ func (r *rewriter) command(c *haul.Command) (changed bool, err error) {
 func (r *rewriter) replace(e *haul.Entry) (more int) {
 	b := r.batch
 	switch {
+	case len(r.list) == 0 && b.Own:
+		return 0 // all of those are sent: the target will say so
 	case len(r.list) == 0 && r.lost:
 		e.Drop = haul.DropUnsupported
 		return 0
@@ -220,5 +229,10 @@ func (r *rewriter) is(i int, words ...string) bool {
 		return false
 	}
 	a := r.get(i)
-	return slices.ContainsFunc(words, func(w string) bool { return len(w) == len(a) && bytes.EqualFold(a, []byte(w)) })
+	for _, w := range words {
+		if len(w) == len(a) && strings.EqualFold(w, string(a)) {
+			return true
+		}
+	}
+	return false
 }

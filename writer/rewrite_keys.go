@@ -235,13 +235,11 @@ func (r *rewriter) hsetex() outcome {
 	m.args(fields, r.n)
 	switch {
 	case r.can.fieldTTL && keep:
-		r.what = lacksKeepTTL
-		return lossy
+		return r.without(lacksKeepTTL, lossy)
 	case until == 0: // deadlines that the target does not have need not be kept
 		return anew
 	case !r.can.fieldTTL:
-		r.what = lacksFieldTTL
-		return lossy
+		return r.without(lacksFieldTTL, lossy)
 	}
 	m.command("HPEXPIREAT")
 	m.args(1, 2)

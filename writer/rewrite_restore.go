@@ -2,6 +2,7 @@ package writer
 
 import (
 	"encoding/binary"
+	"errors"
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/rdb"
@@ -47,12 +48,21 @@ func (r *rewriter) restore() outcome {
 	if payload == footerGood && !timed && r.cmd.Spec.Name == "RESTORE" {
 		return passes
 	}
-	m := &r.made
+	m, out := &r.made, anew
+	var value []byte
 	if payload == footerNewer {
-		m.command("DEL")
-		m.args(1, 2)
-		r.what = lacksValueOfType
-		return emptied
+		var lost string
+		var err error
+		switch value, lost, err = r.otherType(3); {
+		case errors.Is(err, rdb.ErrUnsupported):
+			m.command("DEL")
+			m.args(1, 2)
+			return r.without("values of this type", emptied)
+		case err != nil:
+			return passes // the target will refuse it as well
+		case lost != "":
+			out = r.without(lost, lossy)
+		}
 	}
 	m.command("RESTORE")
 	m.args(1, 2)
@@ -65,12 +75,34 @@ func (r *rewriter) restore() outcome {
 	} else {
 		m.args(2, 3)
 	}
-	r.stamped(3, payload)
+	if value != nil {
+		m.word(string(value))
+	} else {
+		r.stamped(3, payload)
+	}
 	m.args(4, r.n)
 	if timed {
 		m.word("ABSTTL")
 	}
-	return anew
+	return out
+}
+
+// otherType returns a payload as one of a type that the target knows, and what is lost by that. It is in memory as a whole,
+// also if the command is read from the spool: servers send values of such size by RESTORE when a slot of theirs moves.
+func (r *rewriter) otherType(i int) (payload []byte, lost string, err error) {
+	old := r.get(i)
+	size := len(old) - rdb.FooterSize
+	value := rdb.Value{Type: old[0], Valkey: binary.LittleEndian.Uint16(old[size:]) >= 80}
+	if value.Type == metadataOpcode && !value.Valkey {
+		return nil, "", rdb.ErrUnsupported
+	}
+	payload, kind, lost, err := r.can.release.Rewrite(make([]byte, 1, len(old)), value, old[1:size])
+	if err != nil {
+		return nil, "", err
+	}
+	payload[0] = kind
+	version := rdb.FooterVersion(kind, r.can.release.Valkey, false)
+	return rdb.AppendFooter(payload, version, rdb.CRC64(0, payload)), lost, nil
 }
 
 // function is about FUNCTION RESTORE payload [policy] and, where the target has none, all that is about functions.

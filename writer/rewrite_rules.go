@@ -59,14 +59,13 @@ func abilitiesOf(r rdb.Release) abilities {
 
 // What targets lack, for people.
 const (
-	lacksFieldTTL    = "deadlines of hash fields"
-	lacksKeepTTL     = "HSETEX, which keeps deadlines of hash fields"
-	lacksFunctions   = "functions"
-	lacksVectors     = "vector sets"
-	lacksArrays      = "arrays"
-	lacksReferences  = "deletion of stream entries by their references"
-	lacksBoxes       = "GEOSEARCHSTORE with BYBOX or COUNT ANY"
-	lacksValueOfType = "values of this type"
+	lacksFieldTTL   = "deadlines of hash fields"
+	lacksKeepTTL    = "HSETEX, which keeps deadlines of hash fields"
+	lacksFunctions  = "functions"
+	lacksVectors    = "vector sets"
+	lacksArrays     = "arrays"
+	lacksReferences = "deletion of stream entries by their references"
+	lacksBoxes      = "GEOSEARCHSTORE with BYBOX or COUNT ANY"
 )
 
 // rulesFor returns the rules for a target.
@@ -127,7 +126,10 @@ func rulesFor(can abilities) []rule {
 }
 
 // lacks says that nothing can be done of a command because the target has nothing of the kind.
-func (r *rewriter) lacks(what string) outcome {
+func (r *rewriter) lacks(what string) outcome { return r.without(what, lossy) }
+
+// without says what is missing in what was made.
+func (r *rewriter) without(what string, out outcome) outcome {
 	r.what = what
-	return lossy
+	return out
 }

@@ -93,8 +93,7 @@ func (r *rewriter) stream() outcome {
 		m.args(t.behind, r.n)
 	}
 	if t.refs {
-		r.what = lacksReferences
-		return lossy
+		return r.without(lacksReferences, lossy)
 	}
 	return anew
 }

@@ -33,13 +33,25 @@ func nodeOf(t testing.TB, release string) topology.Node {
 // received is when the commands of these tests were.
 const received = 1_700_000_000_000
 
-// rewritten is what becomes of commands that are one entry for a target.
-func rewritten(t testing.TB, cfg Config, commands ...[]string) (*haul.Batch, string, error) {
+// newRewriteBatch is an empty batch of a stream.
+func newRewriteBatch(t testing.TB) *batch {
 	t.Helper()
-	cfg.Log = zerolog.Nop()
 	b := &batch{&rig{t: t}, haul.NewOwn(1, func() {})}
 	b.b.Own = false
 	b.b.Received = func(int64) time.Time { return time.UnixMilli(received) }
+	return b
+}
+
+// apply rewrites a batch for a target.
+func apply(cfg Config, b *haul.Batch) error {
+	cfg.Log = zerolog.Nop()
+	return newDispatcher(cfg).rewriter.apply(b)
+}
+
+// rewritten is what becomes of commands that are one entry for a target.
+func rewritten(t testing.TB, cfg Config, commands ...[]string) (*haul.Batch, string, error) {
+	t.Helper()
+	b := newRewriteBatch(t)
 	e := haul.Entry{Kind: haul.KindCommand, N: uint32(len(commands))}
 	if len(commands) > 1 {
 		e.Kind = haul.KindTransaction
@@ -49,7 +61,7 @@ func rewritten(t testing.TB, cfg Config, commands ...[]string) (*haul.Batch, str
 	}
 	b.b.Buf = append(b.b.Buf, "*3\r\nbytes that the reader has left"...)
 	b.entry(e)
-	err := newDispatcher(cfg).rewriter.apply(b.b)
+	err := apply(cfg, b.b)
 	return b.b, describe(b.b), err
 }
 
@@ -184,5 +196,48 @@ func TestRewrite(t *testing.T) {
 		if _, got, err := rewritten(t, cfg, strings.Fields(tt.command)); got != tt.want || err != nil {
 			t.Errorf("to %s: %s: %s, %v, want %s", tt.target, tt.command, got, err, tt.want)
 		}
+	}
+}
+
+// TestRewriteTransaction: commands keep their order and the others their form; what is left out is not in the way.
+func TestRewriteTransaction(t *testing.T) {
+	words := func(lines ...string) (all [][]string) {
+		for _, line := range lines {
+			all = append(all, strings.Fields(line))
+		}
+		return all
+	}
+	tests := []struct {
+		how  Unsupported
+		in   [][]string
+		want string
+	}{
+		{UnsupportedDegrade, words("INCR a", "SET b v PXAT 5", "INCR c"), "INCR a | SET b v | PEXPIREAT b 5 | INCR c"},
+		{UnsupportedDegrade, words("INCR a", "HPEXPIREAT h 5 FIELDS 1 f", "HSETEX h PXAT 5 FIELDS 1 f v"), "INCR a | HSET h f v"},
+		{UnsupportedDrop, words("INCR a", "HSETEX h PXAT 5 FIELDS 1 f v", "COPY a b"), "INCR a | EVAL script 2 a b"},
+		{UnsupportedDrop, words("HPERSIST h FIELDS 1 f", "FUNCTION FLUSH"), "<unsupported>"},
+		{UnsupportedDrop, words("XIDMPRECORD x p i 1-1", "XIDMPRECORD x p j 2-1"), "<needless>"},
+		{UnsupportedFail, words("INCR a", "INCR b"), "INCR a | INCR b"},
+	}
+	for _, tt := range tests {
+		b, got, err := rewritten(t, Config{Node: nodeOf(t, "redis 6.0"), Unsupported: tt.how}, tt.in...)
+		if got != tt.want || err != nil || len(b.Entries) != 1 || b.Entries[0].Kind != haul.KindTransaction {
+			t.Errorf("%s: %s, %v, want %s", tt.in, got, err, tt.want)
+		}
+	}
+}
+
+// TestRewriteNeedsNoMemory: commands that pass cost nothing.
+func TestRewriteNeedsNoMemory(t *testing.T) {
+	b := newRewriteBatch(t)
+	for range 100 {
+		b.words("SET k v PXAT 1700000010000")
+		b.words("HSET h f v")
+		b.words("XADD x 1-1 f v")
+		b.words("PEXPIREAT k 5")
+	}
+	r := newDispatcher(Config{Node: nodeOf(t, "redis 8.0"), Log: zerolog.Nop()}).rewriter
+	if n := testing.AllocsPerRun(100, func() { _ = r.apply(b.b) }); n > 0 {
+		t.Errorf("%v allocations for 400 commands", n)
 	}
 }

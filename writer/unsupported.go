@@ -33,7 +33,7 @@ func (d *dispatcher) lacks(x lacking) (treatment, error) {
 	if d.cfg.Unsupported == UnsupportedDegrade && x.rest {
 		how = degrade
 	}
-	if !x.batch.Snapshot && d.has(x.batch, x.entry()) {
+	if !x.batch.Snapshot && !x.batch.Own && d.has(x.batch, x.entry()) {
 		return how, nil
 	}
 	if !d.refuses() {
