@@ -17,6 +17,8 @@ const commandElements = 512 // of one command, so that none blocks a server for 
 // pending entries of no consumer have no commands. When a consumer was last seen or active is not carried over; nor is
 // a pending entry whose message is deleted, since servers take none: their own rewriting of the AOF loses it as well.
 //
+// A score of -0 becomes 0 where the server makes it so while a sorted set is small.
+//
 // A value that has no commands (of modules) or that the release cannot hold is ErrUnsupported; other errors are as those of Elements.
 func (to Release) Commands(v Value, key []byte, r io.Reader, size int, emit func(args ...[]byte) error) (lost string, err error) {
 	c := &commands{to: to, key: key, size: size, emit: emit}

@@ -39,7 +39,14 @@ func lp(parts ...any) string {
 			}
 			b = append(b, p...)
 		}
-		b = append(b, make([]byte, backLength(len(b)-from))...)
+		size := len(b) - from
+		for i := int(backLength(size)) - 1; i >= 0; i-- { // seven bits a byte, all but the first marked
+			septet := byte(size>>(7*i)) & 0x7f
+			if i < int(backLength(size))-1 {
+				septet |= 0x80
+			}
+			b = append(b, septet)
+		}
 	}
 	head := binary.LittleEndian.AppendUint32(nil, uint32(len(b)+7))
 	head = binary.LittleEndian.AppendUint16(head, uint16(min(len(parts), unknownCount)))
@@ -49,8 +56,9 @@ func lp(parts ...any) string {
 // zl wraps entries of a ziplist, given as bytes behind the length of the previous one.
 func zl(entries ...string) string {
 	var b []byte
-	previous := 0
+	previous, tail := 0, 0
 	for _, e := range entries {
+		tail = len(b)
 		if previous < 254 {
 			b = append(b, byte(previous))
 			previous = 1
@@ -62,7 +70,7 @@ func zl(entries ...string) string {
 		previous += len(e)
 	}
 	head := binary.LittleEndian.AppendUint32(nil, uint32(len(b)+11))
-	head = append(head, 0, 0, 0, 0)
+	head = binary.LittleEndian.AppendUint32(head, uint32(10+tail))
 	head = binary.LittleEndian.AppendUint16(head, uint16(len(entries)))
 	return string(append(append(head, b...), packEnd))
 }
@@ -75,10 +83,10 @@ func rawIDOf(ms, seq uint64) string {
 // the master entry, with others, with one field twice, and deleted ones; a group with what two consumers, and from v5 on nobody, has pending.
 func madeStream(t byte) *snapshot {
 	node := lp(3, 1, 2, "a", "b", 0,
-		2, 0, 0, "1", 2, 6,
+		2, 0, 0, "1", 2, 5,
 		0, 1, 0, 3, "z", 5, "a", 70000, "z", -6, 10,
-		3, 2, 0, "gone", "gone", 6,
-		2, 2, 1, strings.Repeat("x", 100), "", 6)
+		3, 2, 0, "gone", "gone", 5,
+		2, 2, 1, strings.Repeat("x", 100), "", 5)
 	s := newSnapshot("").len(1).str(rawIDOf(10, 5), node).len(3, 20, 0)
 	if t >= TypeStream2 {
 		s.len(10, 5, 12, 5, 7)
@@ -154,6 +162,15 @@ func streamLines(t byte) []string {
 	return all
 }
 
+// scores begins a sorted set with members of these scores and one more.
+func scores(all ...float64) *snapshot {
+	s := newSnapshot("").len(uint64(len(all)) + 1)
+	for i, f := range all {
+		s.str(fmt.Sprint(i)).i64(int64(math.Float64bits(f)))
+	}
+	return s
+}
+
 // madeValues are values that no server at hand writes.
 func madeValues() []sample {
 	long := strings.Repeat("abcdefgh", 40000)
@@ -170,54 +187,86 @@ func madeValues() []sample {
 		{"compressed to a piece", Value{Type: TypeString}, lzf(strings.Repeat("a", 65536)), []string{strings.Repeat("a", 65536)}},
 		{"list", Value{Type: TypeList}, newSnapshot("").len(3).str("a", "").raw(0xc0, 0x80).b, []string{item("a"), item(""), item("-128")}},
 		{
-			"zset", Value{Type: TypeZSet}, newSnapshot("").len(3).str("a").raw(4, '-', '1', '.', '5').str("b").raw(254).str("c").raw(255).b,
+			"zset",
+			Value{Type: TypeZSet},
+			newSnapshot("").len(3).str("a").raw(4, '-', '1', '.', '5').str("b").raw(254).str("c").raw(255).b,
 			[]string{scored("a", "-1.5"), scored("b", "+Inf"), scored("c", "-Inf")},
 		},
 		{
-			"zipmap", Value{Type: TypeHashZipmap},
-			encoded("\x02\x01f\x03\x02val__\xfe\x05\x00\x00\x00large\x00\x00\xff"), []string{field("f", "val", 0), field("large", "", 0)},
+			"zipmap",
+			Value{Type: TypeHashZipmap},
+			encoded("\x02\x01f\x03\x02val__\xfe\x00\x01\x00\x00" + long[:256] + "\x00\x00\xff"),
+			[]string{field("f", "val", 0), field(long[:256], "", 0)},
 		},
 		{
-			"list ziplist", Value{Type: TypeListZiplist},
+			"list ziplist",
+			Value{Type: TypeListZiplist},
 			encoded(zl("\x01a", "\x41\x00"+strings.Repeat("y", 256), "\x80\x00\x00\x00\x02zz", "\xc0\x00\x80", "\xd0\xff\xff\xff\x7f",
 				"\xe0\x01\x00\x00\x00\x00\x00\x00\x80", "\xf0\x00\x00\x80", "\xfe\x80", "\xf1", "\xfd")),
-			[]string{item("a"), item(strings.Repeat("y", 256)), item("zz"), item("-32768"), item("2147483647"), item("-9223372036854775807"),
-				item("-8388608"), item("-128"), item("0"), item("12")},
+			[]string{
+				item("a"), item(strings.Repeat("y", 256)), item("zz"), item("-32768"), item("2147483647"), item("-9223372036854775807"),
+				item("-8388608"), item("-128"), item("0"), item("12"),
+			},
 		},
 		{
-			"quicklist2", Value{Type: TypeListQuicklist2},
-			newSnapshot("").len(3, 1).str("plain").len(2).str(lp("a", 127, 128, -4096, 4096, -1<<23, 1<<23, math.MinInt32, math.MinInt64, "")).len(1).str("").b,
-			[]string{item("plain"), item("a"), item("127"), item("128"), item("-4096"), item("4096"), item("-8388608"), item("8388608"),
-				item("-2147483648"), item("-9223372036854775808"), item(""), item("")},
+			"quicklist2",
+			Value{Type: TypeListQuicklist2},
+			newSnapshot("").len(3, 1).str("plain").len(2).str(lp("a", 127, 128, -4096, 4096, -1<<23, 1<<23, math.MinInt32, math.MinInt64, "")).len(1).str("x").b,
+			[]string{
+				item("plain"), item("a"), item("127"), item("128"), item("-4096"), item("4096"), item("-8388608"), item("8388608"),
+				item("-2147483648"), item("-9223372036854775808"), item(""), item("x"),
+			},
 		},
 		{"set listpack", Value{Type: TypeSetListpack}, encoded(lp("a", 5)), []string{member("a"), member("5")}},
 		{"intset", Value{Type: TypeSetIntset}, encoded("\x02\x00\x00\x00\x02\x00\x00\x00\xff\xff\x07\x00"), []string{member("-1"), member("7")}},
 		{
-			"zset listpack", Value{Type: TypeZSetListpack}, encoded(lp("a", -3, "b", "2.5", "c", "inf", "d", "-0")),
-			[]string{scored("a", "-3"), scored("b", "2.5"), scored("c", "+Inf"), scored("d", "-0")},
+			"zset listpack",
+			Value{Type: TypeZSetListpack},
+			encoded(lp("a", -3, "d", 0, "b", "2.5", "c", "inf")),
+			[]string{scored("a", "-3"), scored("d", "0"), scored("b", "2.5"), scored("c", "+Inf")},
 		},
 		{
-			"22 of Redis", Value{Type: Type22}, newSnapshot("").len(2, 0).str("f", "v").len(soon).str("g", "w").b,
+			"zset2",
+			Value{Type: TypeZSet2},
+			scores(math.Inf(-1), -0.5, 5e-324, 0.1+float64(len(long))/3, math.MaxFloat64).str(long[:80]).i64(int64(math.Float64bits(1e22))).b,
+			[]string{
+				scored("0", "-Inf"), scored("1", "-0.5"), scored("2", "5e-324"), scored("3", fmt.Sprint(0.1+float64(len(long))/3)),
+				scored("4", "1.7976931348623157e+308"), scored(long[:80], "1e+22"),
+			},
+		},
+		{
+			"22 of Redis",
+			Value{Type: Type22},
+			newSnapshot("").len(2, 0).str("f", "v").len(soon).str("g", "w").b,
 			[]string{field("f", "v", 0), field("g", "w", soon)},
 		},
 		{
-			"22 of Valkey", Value{Type22, true}, newSnapshot("").len(2).str("f", "v").i64(-1).str("g", "w").i64(soon).b,
+			"22 of Valkey",
+			Value{Type22, true},
+			newSnapshot("").len(2).str("f", "v").i64(-1).str("g", "w").i64(soon).b,
 			[]string{field("f", "v", 0), field("g", "w", soon)},
 		},
 		{
-			"23 of Redis", Value{Type: Type23}, encoded(lp("g", "w", soon, "f", 1, 0)),
+			"23 of Redis",
+			Value{Type: Type23},
+			encoded(lp("g", "w", soon, "f", 1, 0)),
 			[]string{field("g", "w", soon), field("f", "1", 0)},
 		},
 		{
-			"hash TTL", Value{Type: TypeHashTTL}, newSnapshot("").i64(soon).len(3, 0).str("f", "v").len(1).str("g", "w").len(6).str("h", "x").b,
+			"hash TTL",
+			Value{Type: TypeHashTTL},
+			newSnapshot("").i64(soon).len(3, 0).str("f", "v").len(1).str("g", "w").len(6).str("h", "x").b,
 			[]string{field("f", "v", 0), field("g", "w", soon), field("h", "x", soon+5)},
 		},
 		{
-			"hash TTL listpack", Value{Type: TypeHashTTLListpack}, newSnapshot("").i64(soon).str(lp("g", "w", soon, "f", 1, 0)).b,
+			"hash TTL listpack",
+			Value{Type: TypeHashTTLListpack},
+			newSnapshot("").i64(soon).str(lp("g", "w", soon, "f", 1, 0)).b,
 			[]string{field("g", "w", soon), field("f", "1", 0)},
 		},
 		{
-			"array", Value{Type: TypeArray},
+			"array",
+			Value{Type: TypeArray},
 			newSnapshot("").len(4, 1, 77).len(0, 1).i64(-5).len(1, 2).i64(int64(math.Float64bits(1.5))).len(2, 0).str("s").len(9, 3).str("t").b,
 			[]string{`13 at 77 ""`, `12 at 0 "-5"`, `12 at 1 "1.5"`, `12 at 2 "s"`, `12 at 9 "t"`},
 		},
