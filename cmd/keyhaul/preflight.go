@@ -46,20 +46,20 @@ func (e *ends) close() {
 	}
 }
 
-// meet waits until both ends are ready and asks what they are. Past the deadline it fails with ExitUnreachable.
-func meet(ctx context.Context, cfg config, source, target *topology.Dialer, waits *haul.Waits, log zerolog.Logger) (e *ends, err error) {
-	e = &ends{}
-	defer func() {
-		if err != nil {
-			e.close()
-		}
-	}()
-	began := time.Now()
+// openEnds opens ends that are files. The caller closes them.
+func openEnds(cfg config) (*ends, error) {
+	e := &ends{}
+	var err error
 	if cfg.Source.Files != nil {
-		if e.input, err = cfg.Source.Files.Open(); err != nil {
-			return nil, err
-		}
+		e.input, err = cfg.Source.Files.Open()
 	}
+	return e, err
+}
+
+// meet waits until those ends that are servers are ready and asks what they are. Past the deadline it fails with
+// ExitUnreachable.
+func (e *ends) meet(ctx context.Context, cfg config, source, target *topology.Dialer, waits *haul.Waits, log zerolog.Logger) error {
+	began := time.Now()
 	g, gctx := errgroup.WithContext(ctx)
 	if source != nil {
 		g.Go(func() error { return meetOne(gctx, cfg, "source", source, &e.source, waits, log) })
@@ -67,9 +67,9 @@ func meet(ctx context.Context, cfg config, source, target *topology.Dialer, wait
 	g.Go(func() error { return meetOne(gctx, cfg, "target", target, &e.target, waits, log) })
 	if err := g.Wait(); err != nil {
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
-		return nil, err
+		return err
 	}
 	if cfg.TargetMode == targetStandalone {
 		e.target.Cluster = false
@@ -77,14 +77,14 @@ func meet(ctx context.Context, cfg config, source, target *topology.Dialer, wait
 	if e.source.Cluster {
 		look := func(ctx context.Context) error { return e.lookAtSource(ctx, source) }
 		if err := patiently(ctx, cfg, "source "+source.Endpoint.String(), began, look, waits, log); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	look := func(ctx context.Context) error { return e.look(ctx, cfg, target) }
 	if err := patiently(ctx, cfg, "target "+target.Endpoint.String(), began, look, waits, log); err != nil {
-		return nil, err
+		return err
 	}
-	return e, e.refuse()
+	return e.refuse()
 }
 
 // patiently looks at an end until it is whole. Past the deadline it fails with ExitUnreachable.

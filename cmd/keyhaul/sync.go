@@ -141,11 +141,14 @@ func (a *app) stopped(err error, link haul.LinkStatus) error {
 
 // haul meets both ends and takes the source to the target, for as long as this process may write there.
 func (a *app) haul(ctx context.Context) error {
-	e, err := meet(ctx, a.cfg, a.source, a.target, a.waits, a.log)
+	e, err := openEnds(a.cfg)
 	if err != nil {
 		return err
 	}
 	defer e.close()
+	if err := e.meet(ctx, a.cfg, a.source, a.target, a.waits, a.log); err != nil {
+		return err
+	}
 	a.openStore(e)
 	defer a.store.Close()
 	st, err := a.load(ctx, a.store)
