@@ -109,11 +109,6 @@ func (f *File) begin(ctx context.Context) (at haul.Position, snapshot bool, err 
 	f.mu.Lock()
 	f.status.ReplID = id
 	f.mu.Unlock()
-	generation := uint64(time.Now().UnixMilli())
-	var syncs []time.Time
-	if r != nil {
-		generation, syncs = max(generation, r.Generation+1), r.Syncs
-	}
 	if r != nil && !r.Again {
 		lost := f.lost(id)
 		switch {
@@ -123,9 +118,9 @@ func (f *File) begin(ctx context.Context) (at haul.Position, snapshot bool, err 
 		case lost == nil && r.Streaming:
 			f.cfg.Log.Info().Int64("applied_offset", r.Base.Offset).Msg("an earlier run is continued")
 			return r.Base, false, nil
-		case lost == nil:
-			f.cfg.Log.Info().Msg("an earlier run is continued: it has not written the snapshot to its end")
-			return r.Start, true, nil
+		case lost == nil: // what it has written may be of a file that was damaged, and mended since
+			f.cfg.Log.Warn().Msg("an earlier run has not written the snapshot to its end: it is written again")
+			return f.copy(ctx, id, clean)
 		case f.cfg.OnLostHistory == LostFlush:
 			clean = CleanFlush
 		case f.cfg.OnLostHistory == LostResync:
@@ -135,8 +130,17 @@ func (f *File) begin(ctx context.Context) (at haul.Position, snapshot bool, err 
 		}
 		f.cfg.Log.Warn().Err(lost).Msg("a new copy is made")
 	}
-	at = haul.Position{Generation: generation, ReplID: id}
-	return at, true, f.cfg.Checkpoint.Begin(ctx, at, clean, append(syncs, time.Now()))
+	return f.copy(ctx, id, clean)
+}
+
+// copy begins a generation: its snapshot is to be written.
+func (f *File) copy(ctx context.Context, id string, clean Clean) (at haul.Position, snapshot bool, err error) {
+	at = haul.Position{Generation: uint64(time.Now().UnixMilli()), ReplID: id}
+	syncs := []time.Time{time.Now()}
+	if r := f.cfg.Resume; r != nil {
+		at.Generation, syncs = max(at.Generation, r.Generation+1), append(r.Syncs, syncs...)
+	}
+	return at, true, f.cfg.Checkpoint.Begin(ctx, at, clean, syncs)
 }
 
 // lost tells why the files are not what an earlier run has read, if they are not.
