@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -287,72 +286,5 @@ func TestAppendOnlyFileGrows(t *testing.T) {
 	rewriteAOF(t, source)
 	if source.Version.AtLeast(7, 0) {
 		run(haul.ExitHistoryLost, "is not what this haul has read before", "--on-lost-history")
-	}
-}
-
-// TestAppendOnlyFileUntil: an append-only file is read up to a time, or up to a byte.
-func TestAppendOnlyFileUntil(t *testing.T) {
-	t.Parallel()
-	var b strings.Builder
-	command := func(args ...string) {
-		b.WriteString("*" + strconv.Itoa(len(args)) + "\r\n")
-		for _, a := range args {
-			b.WriteString("$" + strconv.Itoa(len(a)) + "\r\n" + a + "\r\n")
-		}
-	}
-	b.WriteString("#TS:1700000000\r\n")
-	command("SELECT", "0")
-	command("INCR", "n")
-	b.WriteString("#TS:1700000100\r\n")
-	command("INCR", "n")
-	command("MULTI")
-	command("INCR", "n")
-	inside := b.Len()
-	command("INCR", "n")
-	command("EXEC")
-	whole := b.Len()
-	b.WriteString("#TS:1700000200\r\n")
-	command("INCR", "n")
-	file := fileOf(t, filepath.Join(t.TempDir(), "appendonly.aof"), []byte(b.String()))
-	plain := fileOf(t, filepath.Join(t.TempDir(), "plain.aof"), []byte("*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n"))
-	for until, c := range map[string]struct {
-		file, want string
-		code       haul.Exit
-		text       string
-	}{
-		"1700000000":                        {file, "1", 0, "up to byte"},
-		"2023-11-14T22:14:59Z":              {file, "1", 0, "up to byte"},
-		"1700000150":                        {file, "4", 0, ""},
-		"1900000000":                        {file, "5", 0, ""},
-		"offset:" + strconv.Itoa(inside):    {file, "2", 0, ""},
-		"offset:" + strconv.Itoa(whole-1):   {file, "2", 0, ""},
-		"offset:" + strconv.Itoa(whole):     {file, "4", 0, ""},
-		"offset:" + strconv.Itoa(b.Len()+1): {file, "", 3, "is not within its commands"},
-		"1600000000":                        {file, "", 3, "no commands up to 2020-09-13"},
-		"1700000001":                        {plain, "", 3, "has no timestamps"},
-		"yesterday":                         {file, "", 2, "RFC"},
-	} {
-		t.Run(until, func(t *testing.T) {
-			target := rt.Start(t, rt.Options{})
-			args := []string{"--source", "aof://" + c.file, "--target", target.URL(), "--aof-until", until}
-			if c.text == "RFC" {
-				c.text = "2026-01-31T15:04:05Z"
-			}
-			start(t, args...).exit(c.code, c.text)
-			if got := target.MustDo("GET", "n").Text; got != c.want {
-				t.Errorf("n is %q, want %q", got, c.want)
-			}
-		})
-	}
-	target := rt.Start(t, rt.Options{})
-	for _, step := range []struct {
-		until string
-		want  string
-		code  haul.Exit
-	}{{"1700000000", "1", 0}, {"offset:" + strconv.Itoa(whole), "4", 0}, {"1700000000", "4", 3}, {"", "5", 0}} {
-		start(t, "--source", "aof://"+file, "--target", target.URL(), "--aof-until", step.until).exit(step.code)
-		if got := target.MustDo("GET", "n").Text; got != step.want {
-			t.Errorf("until %q: n is %q, want %q", step.until, got, step.want)
-		}
 	}
 }
