@@ -67,7 +67,7 @@ type Config struct {
 	RunIDs         []string           // of the servers that Applied was read from
 	ReplayUntil    int64              // the source's offset when an earlier run is continued: until then errors of replays are expected
 	Shard          Shard              // of a cluster source that the link is to; nil for a standalone source
-	Grace          time.Duration      // deadlines of keys are held back by this
+	Grace          int64              // ms by which deadlines of keys are held back
 	PutOff         *checkpoint.PutOff // is told which deadlines are; may be nil
 	ImportSource   bool               // the target is in import mode
 	Keepalive      bool

@@ -96,7 +96,7 @@ func newDispatcher(cfg Config) *dispatcher {
 			strings:  !cfg.Node.Cluster && cfg.Existing != ExistingSkip && !cfg.NoTransactions,
 			plain:    cfg.NoTransactions,
 			function: command.Lookup([]byte("FUNCTION")),
-			grace:    cfg.Grace.Milliseconds(),
+			grace:    cfg.Grace,
 			dbs:      cfg.DBs,
 		},
 		began:   time.Now(),

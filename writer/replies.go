@@ -132,7 +132,7 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 		if special {
 			l.entryReply(o, o.item, b)
 		}
-		if b[0] == resp.KindBulk && o.batch.Snapshot {
+		if o.batch.Snapshot && bytes.HasPrefix(b, []byte("$-1")) {
 			l.d.count("existing_skipped", 1) // SET NX has answered nil
 		}
 	case opStrings:

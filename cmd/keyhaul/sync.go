@@ -51,7 +51,7 @@ type app struct {
 	terminal bool
 	state    stateDir
 	waits    *haul.Waits
-	source   *topology.Dialer
+	source   *topology.Dialer // nil if it is no server
 	target   *topology.Dialer
 	store    *checkpoint.Store
 	lease    *checkpoint.Lease
@@ -65,10 +65,19 @@ type app struct {
 
 func newApp(cfg config) *app {
 	a := &app{cfg: cfg, waits: &haul.Waits{}, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
-	a.source, a.target = topology.NewDialer(cfg.Source), topology.NewDialer(cfg.Target)
-	a.source.ClientName, a.target.ClientName = "keyhaul:"+cfg.Name, "keyhaul:"+cfg.Name
+	a.source, a.target = a.dialer(cfg.Source), a.dialer(cfg.Target)
 	a.monitor = newMonitor(cfg, a.waits)
 	return a
+}
+
+// dialer returns how the server of an end is connected to; nil if it is none.
+func (a *app) dialer(e end) *topology.Dialer {
+	if e.Files != nil {
+		return nil
+	}
+	d := topology.NewDialer(e.Endpoint)
+	d.ClientName = "keyhaul:" + a.cfg.Name
+	return d
 }
 
 // headroom is what keyhaul may use beside the bounded channel before Go collects more eagerly: the spool's window,
@@ -132,8 +141,12 @@ func (a *app) stopped(err error, link haul.LinkStatus) error {
 
 // haul meets both ends and takes the source to the target, for as long as this process may write there.
 func (a *app) haul(ctx context.Context) error {
-	e, err := meet(ctx, a.cfg, a.source, a.target, a.waits, a.log)
+	e, err := openEnds(a.cfg)
 	if err != nil {
+		return err
+	}
+	defer e.close()
+	if err := e.meet(ctx, a.cfg, a.source, a.target, a.waits, a.log); err != nil {
 		return err
 	}
 	a.openStore(e)
