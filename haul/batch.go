@@ -19,6 +19,7 @@ type Batch struct {
 	Extra    []byte // decoded names that the buffer does not have
 
 	Snapshot bool     // entries of the snapshot; End.Offset then counts bytes of the RDB
+	At       int64    // unix ms at which the source has executed the commands, for what counts time from then; 0: now
 	Own      bool     // entries that the writer has made: see NewOwn
 	End      Position // where the link stands once the whole batch is applied
 
@@ -71,6 +72,6 @@ func (b *Batch) reset() {
 	clear(b.Commands)
 	clear(b.Keys)
 	b.Keys, b.Commands, b.Args, b.Extra = b.Keys[:0], b.Commands[:0], b.Args[:0], b.Extra[:0]
-	b.Snapshot, b.ticket = false, nil
+	b.Snapshot, b.At, b.ticket = false, 0, nil
 	b.End = Position{}
 }

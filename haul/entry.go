@@ -51,11 +51,12 @@ const (
 	DropUnmapped      // it cannot be done where databases have other numbers: the writer refuses the entry
 	DropApplied       // set by a writer: the target has it from an earlier run
 	DropMoved         // set by a writer: its slot is not the link's, it is settled by what its new owner holds
+	DropExpired       // set by a reader: a key of a file whose deadline has passed
 	DropCovered       // set by a writer: what it does is in what was read when its slot was settled
 )
 
 func (d Drop) String() string {
-	return [...]string{"none", "sentinel-hello", "cluster-topology", "reserved-key", "mixed-keys", "database", "unmapped", "applied", "moved-slot", "covered"}[d]
+	return [...]string{"none", "sentinel-hello", "cluster-topology", "reserved-key", "mixed-keys", "database", "unmapped", "applied", "moved-slot", "expired", "covered"}[d]
 }
 
 // Key is a key of the snapshot, as it stands in the RDB.

@@ -17,6 +17,7 @@ type batcher struct {
 	id       func(offset int64) string // the replication id that an offset of the stream belongs to; nil for a snapshot
 	end      haul.Position             // behind the last complete entry
 	sent     haul.Position             // end of the last batch
+	at       int64                     // when the source has executed the commands in hand, in ms of unix time; 0: now
 	window   *feed.Window
 }
 
@@ -80,7 +81,7 @@ func (k *batcher) send(ctx context.Context) error {
 	if k.id != nil {
 		k.end.ReplID = k.id(k.end.Offset)
 	}
-	b.Snapshot = k.snapshot
+	b.Snapshot, b.At = k.snapshot, k.at
 	b.End = k.end
 	k.sent = k.end
 	return k.out.Send(ctx, b)

@@ -54,7 +54,7 @@ func NewPSYNC(cfg PSYNCConfig) *PSYNC {
 		who:        "source " + cfg.Dialer.Endpoint.String(),
 		budget:     &aof.Budget{Max: cfg.SpoolMax},
 		ackNow:     make(chan struct{}, 1),
-		stuckAfter: 30 * time.Second,
+		stuckAfter: stuckAfter,
 		backoff:    topology.NewBackoff(cfg.Dialer.Endpoint),
 		status: haul.LinkStatus{
 			Source: cfg.Dialer.Endpoint.String(), Phase: haul.PhaseConnecting,
@@ -285,7 +285,7 @@ func (p *PSYNC) decode(ctx context.Context, s *fullSync) error {
 	p.out.Watermark.Start(s.base)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return decodeStream(gctx, s.stream, p.out, s.base, streamEvents{p.getack, p.splitTransaction, p.idAt})
+		return decodeStream(gctx, s.stream, p.out, s.base, streamEvents{getack: p.getack, split: p.splitTransaction, id: p.idAt})
 	})
 	if p.cfg.Until == UntilCaughtUp {
 		g.Go(func() error { return p.untilCaughtUp(gctx) })
@@ -301,7 +301,8 @@ func (p *PSYNC) decodeSnapshot(ctx context.Context, s *fullSync) error {
 			return err
 		}
 	}
-	db, err := decodeSnapshot(ctx, s.snapshot, p.out, func(keys int64) {
+	in := snapshotInput{source: s.snapshot.Reader(), bytes: s.snapshot}
+	db, _, err := decodeSnapshot(ctx, in, p.out, func(keys int64) {
 		p.mu.Lock()
 		p.status.SnapshotKeysAll = keys
 		p.mu.Unlock()

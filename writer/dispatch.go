@@ -80,7 +80,8 @@ type dispatcher struct {
 	counts  map[string]int64
 	resends int64
 	ready   bool
-	errlog  *errorsLog
+	errlog  *listFile      // errors.log
+	lacked  *listFile      // unsupported.log
 	dbs     map[int32]bool // databases that the target is known to have; of the dispatcher's goroutine, as lastDB
 	lastDB  int32
 }
@@ -94,7 +95,7 @@ func newDispatcher(cfg Config) *dispatcher {
 			strings:  !cfg.Node.Cluster && cfg.Existing != ExistingSkip && !cfg.NoTransactions,
 			plain:    cfg.NoTransactions,
 			function: command.Lookup([]byte("FUNCTION")),
-			grace:    cfg.Grace.Milliseconds(),
+			grace:    cfg.Grace,
 			dbs:      cfg.DBs,
 		},
 		began:   time.Now(),
@@ -103,7 +104,8 @@ func newDispatcher(cfg Config) *dispatcher {
 		moves:   make(chan struct{}, 1),
 		dead:    make(chan error, 1),
 		counts:  make(map[string]int64),
-		errlog:  &errorsLog{path: cfg.ErrorsLog},
+		errlog:  &listFile{path: cfg.ErrorsLog},
+		lacked:  &listFile{path: cfg.UnsupportedLog},
 		dbs:     map[int32]bool{0: true},
 		runIDs:  make(map[string]bool),
 		applied: cfg.Applied,
@@ -150,6 +152,7 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	ctx, cancel := context.WithCancel(ctx)
 	d.group, d.runCtx, d.watermark = &errgroup.Group{}, ctx, in.Watermark
 	defer d.errlog.close()
+	defer d.lacked.close()
 	defer d.endSettling()
 	if d.cfg.Source != nil {
 		defer d.cfg.Source.Close()

@@ -210,7 +210,7 @@ func (c *encoder) bigCommand(o *outbox, it item) error {
 		return c.bigSplit(o, it, slot)
 	}
 	if spec := it.batch.Commands[e.First].Spec; c.grace > 0 && spec.HasDeadline() {
-		return c.bigDeferred(o, e.Big, spec)
+		return c.bigDeferred(o, e.Big, spec, it.batch.At)
 	}
 	return o.stream(e.Big.Section(haul.BigSpan{Len: e.Big.Len}), nil)
 }

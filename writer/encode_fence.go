@@ -2,6 +2,7 @@ package writer
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
@@ -135,7 +136,7 @@ func (c *encoder) deferred(o *outbox, b *haul.Batch, cmd *haul.Command) {
 		head := arg.Off - uint32(len("$\r\n")+len(strconv.Itoa(int(arg.Len))))
 		o.put(b.Buf[from:head])
 		k := len(o.arena)
-		o.arena = resp.AppendBulkInt(o.arena, n+c.graceOf(x))
+		o.arena = resp.AppendBulkInt(o.arena, n+c.graceOf(x, b.At))
 		o.grown(k)
 		from = arg.Off + arg.Len + 2
 	}
@@ -143,7 +144,7 @@ func (c *encoder) deferred(o *outbox, b *haul.Batch, cmd *haul.Command) {
 }
 
 // bigDeferred is deferred for a command that is read from the spool.
-func (c *encoder) bigDeferred(o *outbox, big *haul.Big, spec *command.Spec) error {
+func (c *encoder) bigDeferred(o *outbox, big *haul.Big, spec *command.Spec, at int64) error {
 	var readErr error
 	arg := func(i int) []byte {
 		p, err := bigArg(big, i)
@@ -167,7 +168,7 @@ func (c *encoder) bigDeferred(o *outbox, big *haul.Big, spec *command.Spec) erro
 			return err
 		}
 		k := len(o.arena)
-		o.arena = resp.AppendBulkInt(o.arena, n+c.graceOf(x))
+		o.arena = resp.AppendBulkInt(o.arena, n+c.graceOf(x, at))
 		o.grown(k)
 		from = span.Off + span.Len + 2
 	}
@@ -177,12 +178,17 @@ func (c *encoder) bigDeferred(o *outbox, big *haul.Big, spec *command.Spec) erro
 	return o.stream(big.Section(haul.BigSpan{Off: from, Len: big.Len - from}), nil)
 }
 
-// graceOf is the grace in the unit of a deadline.
-func (c *encoder) graceOf(x command.Deadline) int64 {
-	if x.Seconds {
-		return c.grace / 1000
+// graceOf is the grace in the unit of a deadline. One that counts from when the source has executed its command, at, is
+// earlier by what has passed since.
+func (c *encoder) graceOf(x command.Deadline, at int64) int64 {
+	grace := c.grace
+	if x.Relative && at > 0 {
+		grace += at - time.Now().UnixMilli()
 	}
-	return c.grace
+	if x.Seconds {
+		return grace / 1000
+	}
+	return grace
 }
 
 // option appends an argument behind the keys of a command that is split, a deadline held back.
@@ -191,7 +197,7 @@ func (c *encoder) option(o *outbox, b *haul.Batch, cmd *haul.Command, i int) {
 		for _, x := range cmd.Spec.Deadlines(nil, int(cmd.NArg), func(i int) []byte { return b.Arg(cmd, i) }) {
 			if n, err := strconv.ParseInt(string(b.Arg(cmd, i)), 10, 64); x.Arg == i && err == nil {
 				k := len(o.arena)
-				o.arena = resp.AppendBulkInt(o.arena, n+c.graceOf(x))
+				o.arena = resp.AppendBulkInt(o.arena, n+c.graceOf(x, b.At))
 				o.grown(k)
 				return
 			}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/reader"
 )
 
 // Values of settings that are compared elsewhere.
@@ -22,6 +23,10 @@ const (
 	onErrorStop = "stop"
 	onErrorHold = "hold"
 	onErrorSkip = "skip"
+
+	unsupportedFail    = "fail"
+	unsupportedDrop    = "drop"
+	unsupportedDegrade = "degrade"
 
 	exactlyOnce = "exactly-once"
 	atLeastOnce = "at-least-once"
@@ -47,9 +52,9 @@ type config struct {
 	Name     string
 	StateDir string // parent of the haul's own folder; empty means memory only
 
-	Source, Target topology.Endpoint // without addresses where a command needs none
-	PreferReplica  bool              // read from a replica of the source
-	TargetMode     string            // targetAuto or targetStandalone
+	Source, Target end
+	PreferReplica  bool   // read from a replica of the source
+	TargetMode     string // targetAuto or targetStandalone
 
 	HTTP         string // host:port; empty means no server
 	HTTPExplicit bool   // chosen by the operator: a busy port is an error, not replaced
@@ -64,6 +69,7 @@ type config struct {
 	OnError         string // onErrorStop, onErrorHold or onErrorSkip
 	OnErrorExplicit bool
 	MaxSkipped      int
+	Unsupported     string // unsupportedFail, unsupportedDrop or unsupportedDegrade
 	Ack             string // ackAuto, ackApplied or ackReceived
 	DryRun          bool
 	ReadyMaxLag     time.Duration
@@ -86,6 +92,23 @@ type config struct {
 	Progress    string // auto, on or off
 	SummaryFile string // empty means none
 }
+
+// end is one end of a haul as it was configured: a server or cluster, or files.
+type end struct {
+	topology.Endpoint               // zero for files, and where a command needs none
+	Files             *reader.Files // nil for a server
+}
+
+// String returns what the end is, never user or password.
+func (e end) String() string {
+	if e.Files != nil {
+		return e.Files.String()
+	}
+	return e.Endpoint.String()
+}
+
+// GoString keeps secrets out of %#v.
+func (e end) GoString() string { return "end(" + e.String() + ")" }
 
 // OneShot tells whether the run ends by itself.
 func (c config) OneShot() bool { return c.Until != "" }
@@ -136,8 +159,8 @@ func (r *resolver) config() config {
 	c := config{
 		Name:          r.name("name"),
 		StateDir:      r.stateDir("state-dir"),
-		Source:        r.endpoint("source"),
-		Target:        r.endpoint("target"),
+		Source:        r.source(),
+		Target:        end{Endpoint: r.endpoint("target")},
 		PreferReplica: r.bool("source.prefer-replica"),
 		TargetMode:    r.enum("target.mode"),
 		HTTP:          r.listen("http"),
@@ -151,6 +174,7 @@ func (r *resolver) config() config {
 		ExpiryGrace:   r.positive("expiry.grace"),
 		OnError:       r.enum("on-error"),
 		MaxSkipped:    r.int("max-skipped", 0, 1<<30),
+		Unsupported:   r.enum("unsupported"),
 		Ack:           r.enum("ack"),
 		DryRun:        r.bool("dry-run"),
 		ReadyMaxLag:   r.duration("ready-max-lag"),
@@ -185,6 +209,9 @@ func (r *resolver) config() config {
 
 // adapt fills in the defaults that depend on the kind of run or on the machine.
 func (r *resolver) adapt(c *config) {
+	if c.Source.Files != nil && c.Until == "" { // a file ends by itself
+		c.Until = untilCaughtUp
+	}
 	c.OnErrorExplicit = c.OnError != ""
 	if c.OnError == "" {
 		c.OnError = onErrorHold

@@ -2,7 +2,33 @@ package main
 
 import (
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/reader"
 )
+
+// source puts the settings of the source together: of files, or of a server.
+func (r *resolver) source() end {
+	const url = "source.url"
+	if !reader.NamesFiles(r.values[url].text()) {
+		r.refuseIdle("aof-until", "without an append-only file: begin source.url with aof://")
+		return end{Endpoint: r.endpoint("source")}
+	}
+	files, err := reader.ParseFiles(r.values[url].text())
+	if err != nil {
+		r.refuse(url, err.Error())
+	}
+	if files.Stop, err = reader.ParseStop(r.values["aof-until"].text()); err != nil {
+		r.refuse("aof-until", err.Error())
+	}
+	if !files.AOF {
+		r.refuseIdle("aof-until", "without an append-only file: begin source.url with aof://")
+	}
+	for _, s := range endSettings("source", "") {
+		if s.key != url {
+			r.refuseIdle(s.key, "where the source is a file")
+		}
+	}
+	return end{Files: files}
+}
 
 // endpoint puts the settings of one end together. The zero Endpoint stands for an end without a URL.
 func (r *resolver) endpoint(end string) topology.Endpoint {

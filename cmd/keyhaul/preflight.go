@@ -23,8 +23,9 @@ import (
 
 // ends is what source and target said of themselves before the first write.
 type ends struct {
-	source   topology.Node
-	survey   *survey // of a cluster source; else nil
+	source   topology.Node // zero if it is no server
+	survey   *survey       // of a cluster source; else nil
+	input    *reader.Input // of a source that is files; else nil
 	target   topology.Node
 	primary  []string // addresses of the target's primaries
 	keys     int64    // on the target, in all databases
@@ -38,11 +39,31 @@ type ends struct {
 
 const questionTimeout = 10 * time.Second
 
+// close lets go of files.
+func (e *ends) close() {
+	if e.input != nil {
+		e.input.Close()
+	}
+}
+
 // meet waits until both ends are ready and asks what they are. Past the deadline it fails with ExitUnreachable.
-func meet(ctx context.Context, cfg config, source, target *topology.Dialer, waits *haul.Waits, log zerolog.Logger) (*ends, error) {
-	e, began := &ends{}, time.Now()
+func meet(ctx context.Context, cfg config, source, target *topology.Dialer, waits *haul.Waits, log zerolog.Logger) (e *ends, err error) {
+	e = &ends{}
+	defer func() {
+		if err != nil {
+			e.close()
+		}
+	}()
+	began := time.Now()
+	if cfg.Source.Files != nil {
+		if e.input, err = cfg.Source.Files.Open(); err != nil {
+			return nil, err
+		}
+	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return meetOne(gctx, cfg, "source", source, &e.source, waits, log) })
+	if source != nil {
+		g.Go(func() error { return meetOne(gctx, cfg, "source", source, &e.source, waits, log) })
+	}
 	g.Go(func() error { return meetOne(gctx, cfg, "target", target, &e.target, waits, log) })
 	if err := g.Wait(); err != nil {
 		if ctx.Err() != nil {
@@ -53,11 +74,13 @@ func meet(ctx context.Context, cfg config, source, target *topology.Dialer, wait
 	if cfg.TargetMode == targetStandalone {
 		e.target.Cluster = false
 	}
-	look := func(ctx context.Context) error { return e.lookAtSource(ctx, source) }
-	if err := patiently(ctx, cfg, "source "+source.Endpoint.String(), began, look, waits, log); err != nil {
-		return nil, err
+	if e.source.Cluster {
+		look := func(ctx context.Context) error { return e.lookAtSource(ctx, source) }
+		if err := patiently(ctx, cfg, "source "+source.Endpoint.String(), began, look, waits, log); err != nil {
+			return nil, err
+		}
 	}
-	look = func(ctx context.Context) error { return e.look(ctx, cfg, target) }
+	look := func(ctx context.Context) error { return e.look(ctx, cfg, target) }
 	if err := patiently(ctx, cfg, "target "+target.Endpoint.String(), began, look, waits, log); err != nil {
 		return nil, err
 	}
@@ -187,9 +210,6 @@ func (e *ends) look(ctx context.Context, cfg config, target *topology.Dialer) er
 
 // lookAtSource finds the shards of a cluster source.
 func (e *ends) lookAtSource(ctx context.Context, source *topology.Dialer) error {
-	if !e.source.Cluster {
-		return nil
-	}
 	look := surveyor{dialer: source}
 	defer look.close()
 	v, err := look.look(ctx)
@@ -203,9 +223,12 @@ func (e *ends) lookAtSource(ctx context.Context, source *topology.Dialer) error 
 	return nil
 }
 
-// sources returns the servers that are read from: one, or the primaries of a cluster.
+// sources returns the servers that are read from: one, the primaries of a cluster, or none.
 func (e *ends) sources() []topology.Node {
-	if e.survey == nil {
+	switch {
+	case e.input != nil:
+		return nil
+	case e.survey == nil:
 		return []topology.Node{e.source}
 	}
 	return slices.Collect(maps.Values(e.survey.nodes))
@@ -298,7 +321,11 @@ func (e *ends) plan(cfg config, st *checkpoint.State) []string {
 	if e.keys > 0 {
 		existing = fmt.Sprintf("which holds %d keys: --existing %s", e.keys, cfg.Existing)
 	}
-	does := "full copy, then the stream of writes"
+	then, deadlines := ", then the stream of writes", "by the "+cfg.ExpiryMode+"'s clock"
+	if e.input != nil && !e.input.AOF() {
+		then, deadlines = "", "true at once"
+	}
+	does := "full copy" + then
 	switch {
 	case st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming:
 		does = "goes on where it stopped"
@@ -307,8 +334,33 @@ func (e *ends) plan(cfg config, st *checkpoint.State) []string {
 		}
 		existing = fmt.Sprintf("which holds %d keys", e.keys)
 	case st.Found:
-		does = "repeats its full copy, then the stream of writes"
+		does = "repeats its full copy" + then
 		existing = fmt.Sprintf("which holds %d keys", e.keys)
+	}
+	lines := []string{
+		fmt.Sprintf("source  %s: %s", cfg.Source, e.origin()),
+		fmt.Sprintf("target  %s: %s %s, %s, %s", cfg.Target, e.target.Product, e.target.Version, mode, existing),
+		fmt.Sprintf("haul    %q: %s, %s; delivery %s; on error %s; what the target lacks: %s; on lost history %s; deadlines %s", cfg.Name, does, end,
+			cfg.Delivery, cfg.OnError, cfg.Unsupported, cfg.OnLostHistory, deadlines),
+	}
+	if cfg.WaitReplicas > 0 {
+		lines = append(lines, fmt.Sprintf("        applied is what %d replicas of each node have", cfg.WaitReplicas))
+	}
+	return append(lines, mapped(cfg.DBs)...)
+}
+
+// sourceOffset is how far the source's stream has come; 0 if that is not known.
+func (e *ends) sourceOffset() int64 {
+	if e.input != nil {
+		return e.input.End()
+	}
+	return e.source.MasterReplOffset
+}
+
+// origin says in the plan what the source is.
+func (e *ends) origin() string {
+	if e.input != nil {
+		return e.input.Describe()
 	}
 	var keys, memory int64
 	for _, node := range e.sources() {
@@ -319,15 +371,5 @@ func (e *ends) plan(cfg config, st *checkpoint.State) []string {
 	if e.survey != nil {
 		from = fmt.Sprintf("a cluster of %d primaries", len(e.survey.Shards))
 	}
-	lines := []string{
-		fmt.Sprintf("source  %s: %s %s, %s, %d keys in databases %v, %d MB used", cfg.Source, e.source.Product, e.source.Version, from,
-			keys, e.sourceDB, memory>>20),
-		fmt.Sprintf("target  %s: %s %s, %s, %s", cfg.Target, e.target.Product, e.target.Version, mode, existing),
-		fmt.Sprintf("haul    %q: %s, %s; delivery %s; on error %s; on lost history %s; deadlines by the %s's clock", cfg.Name, does, end,
-			cfg.Delivery, cfg.OnError, cfg.OnLostHistory, cfg.ExpiryMode),
-	}
-	if cfg.WaitReplicas > 0 {
-		lines = append(lines, fmt.Sprintf("        applied is what %d replicas of each node have", cfg.WaitReplicas))
-	}
-	return append(lines, mapped(cfg.DBs)...)
+	return fmt.Sprintf("%s %s, %s, %d keys in databases %v, %d MB used", e.source.Product, e.source.Version, from, keys, e.sourceDB, memory>>20)
 }

@@ -51,7 +51,7 @@ type app struct {
 	terminal bool
 	state    stateDir
 	waits    *haul.Waits
-	source   *topology.Dialer
+	source   *topology.Dialer // nil if it is no server
 	target   *topology.Dialer
 	store    *checkpoint.Store
 	lease    *checkpoint.Lease
@@ -65,10 +65,19 @@ type app struct {
 
 func newApp(cfg config) *app {
 	a := &app{cfg: cfg, waits: &haul.Waits{}, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
-	a.source, a.target = topology.NewDialer(cfg.Source), topology.NewDialer(cfg.Target)
-	a.source.ClientName, a.target.ClientName = "keyhaul:"+cfg.Name, "keyhaul:"+cfg.Name
+	a.source, a.target = a.dialer(cfg.Source), a.dialer(cfg.Target)
 	a.monitor = newMonitor(cfg, a.waits)
 	return a
+}
+
+// dialer returns how the server of an end is connected to; nil if it is none.
+func (a *app) dialer(e end) *topology.Dialer {
+	if e.Files != nil {
+		return nil
+	}
+	d := topology.NewDialer(e.Endpoint)
+	d.ClientName = "keyhaul:" + a.cfg.Name
+	return d
 }
 
 // headroom is what keyhaul may use beside the bounded channel before Go collects more eagerly: the spool's window,
@@ -136,6 +145,7 @@ func (a *app) haul(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer e.close()
 	a.openStore(e)
 	defer a.store.Close()
 	st, err := a.load(ctx, a.store)

@@ -1,0 +1,26 @@
+package writer
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/rdb"
+)
+
+// releaseOf is the release of Redis or Valkey that a server is, or that it says it is compatible with. A server that says
+// nothing, such as a proxy, is the zero Release.
+func releaseOf(n topology.Node) rdb.Release {
+	switch n.Product {
+	case "redis":
+		return rdb.Release{Major: n.Major, Minor: n.Minor}
+	case "valkey":
+		return rdb.Release{Valkey: true, Major: n.Major, Minor: n.Minor}
+	}
+	major, rest, _ := strings.Cut(n.RedisVersion, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	var r rdb.Release
+	r.Major, _ = strconv.Atoi(major)
+	r.Minor, _ = strconv.Atoi(minor)
+	return r
+}
