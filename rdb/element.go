@@ -24,6 +24,7 @@ const (
 	ElementPending                         // of the consumer before: ID, Delivered, Deliveries; of no consumer if it comes before the first
 	ElementProducer                        // of a stream: an idempotent producer (Redis 8.6), Name
 	ElementIndexed                         // of an array (Redis 8.8): Index, Value
+	ElementCursor                          // of an array, before its values: Index at which the next value is inserted
 )
 
 // StreamID is the id of an entry of a stream.

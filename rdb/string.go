@@ -82,46 +82,53 @@ func AppendString(dst, enc []byte) ([]byte, error) {
 	return appendLZF(dst, packed, raw)
 }
 
-// appendLZF appends the raw bytes that the LZF block in holds (redis src/lzf_d.c has the format): a control byte below
-// 32 precedes that many literals plus one; else it begins a back reference of three bits of length, extended by a
-// byte if all are set, and thirteen bits of distance.
+// appendLZF appends the raw bytes that the LZF block in holds.
 func appendLZF(dst, in []byte, raw int) ([]byte, error) {
 	start := len(dst)
 	for len(in) > 0 {
-		ctrl := int(in[0])
-		in = in[1:]
-		if ctrl < 32 {
-			n := ctrl + 1
-			if n > len(in) || len(dst)-start+n > raw {
-				return dst, ErrString
-			}
-			dst = append(dst, in[:n]...)
-			in = in[n:]
-			continue
-		}
-		n := ctrl >> 5
-		if n == 7 {
-			if len(in) == 0 {
-				return dst, ErrString
-			}
-			n += int(in[0])
-			in = in[1:]
-		}
-		if len(in) == 0 {
+		var used int
+		if dst, used = lzfStep(dst, in, start); used == 0 || len(dst)-start > raw {
 			return dst, ErrString
 		}
-		from := len(dst) - (ctrl&0x1f)<<8 - int(in[0]) - 1
-		in = in[1:]
-		n += 2
-		if from < start || len(dst)-start+n > raw {
-			return dst, ErrString
-		}
-		dst = appendFrom(dst, from, n)
+		in = in[used:]
 	}
 	if len(dst)-start != raw {
 		return dst, ErrString
 	}
 	return dst, nil
+}
+
+// lzfLongest is the greatest number of bytes that one step uses.
+const lzfLongest = 33
+
+// lzfStep appends what the first control byte of in and those that belong to it stand for (redis src/lzf_d.c has the
+// format): a control byte below 32 precedes that many literals plus one; else it begins a back reference of three
+// bits of length, extended by a byte if all are set, and thirteen bits of distance. References reach back to start of
+// dst at most. used is 0 if the bytes are wrong.
+func lzfStep(dst, in []byte, start int) (out []byte, used int) {
+	ctrl := int(in[0])
+	if ctrl < 32 {
+		used = ctrl + 2
+		if used > len(in) {
+			return dst, 0
+		}
+		return append(dst, in[1:used]...), used
+	}
+	n, used := ctrl>>5, 2
+	if n == 7 {
+		used = 3
+	}
+	if used > len(in) {
+		return dst, 0
+	}
+	if n == 7 {
+		n += int(in[1])
+	}
+	from := len(dst) - (ctrl&0x1f)<<8 - int(in[used-1]) - 1
+	if from < start {
+		return dst, 0
+	}
+	return appendFrom(dst, from, n+2), used
 }
 
 // appendFrom appends n bytes from index from of dst itself, which may overlap what is appended.
