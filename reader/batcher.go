@@ -14,6 +14,7 @@ type batcher struct {
 	out      *haul.Channel
 	batch    *haul.Batch
 	snapshot bool
+	format   haul.Format               // of the snapshot
 	id       func(offset int64) string // the replication id that an offset of the stream belongs to; nil for a snapshot
 	end      haul.Position             // behind the last complete entry
 	sent     haul.Position             // end of the last batch
@@ -81,7 +82,7 @@ func (k *batcher) send(ctx context.Context) error {
 	if k.id != nil {
 		k.end.ReplID = k.id(k.end.Offset)
 	}
-	b.Snapshot, b.At = k.snapshot, k.at
+	b.Snapshot, b.Format, b.At = k.snapshot, k.format, k.at
 	b.End = k.end
 	k.sent = k.end
 	return k.out.Send(ctx, b)

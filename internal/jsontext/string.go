@@ -69,3 +69,43 @@ func Bytes(text string) ([]byte, error) {
 	}
 	return []byte(text), nil
 }
+
+// Checker tells whether a string that comes in pieces is written as base64.
+type Checker struct {
+	size   int
+	head   [len(Mark)]byte
+	rest   []byte // of a character that the last piece has begun
+	broken bool   // it is not valid UTF-8
+}
+
+// Add hears of the next piece.
+func (c *Checker) Add(p []byte) {
+	if c.size < len(c.head) {
+		copy(c.head[c.size:], p)
+	}
+	c.size += len(p)
+	for len(c.rest) > 0 && len(p) > 0 && !c.broken { // the character that lies across two pieces
+		c.rest = append(c.rest, p[0])
+		p = p[1:]
+		if utf8.FullRune(c.rest) {
+			c.broken = !utf8.Valid(c.rest)
+			c.rest = c.rest[:0]
+		}
+	}
+	end := len(p)
+	for i := 1; i < utf8.UTFMax && i <= len(p); i++ {
+		if utf8.RuneStart(p[len(p)-i]) {
+			if !utf8.FullRune(p[len(p)-i:]) {
+				end = len(p) - i
+			}
+			break
+		}
+	}
+	c.broken = c.broken || !utf8.Valid(p[:end])
+	c.rest = append(c.rest, p[end:]...)
+}
+
+// Marked tells it when there are no more pieces.
+func (c *Checker) Marked() bool {
+	return c.broken || len(c.rest) > 0 || c.size >= len(Mark) && string(c.head[:]) == Mark
+}

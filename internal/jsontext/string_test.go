@@ -21,6 +21,15 @@ func FuzzString(f *testing.F) {
 		if got, err := Bytes(text); err != nil || !bytes.Equal(got, s) {
 			t.Errorf("%q comes back as %q, %v", s, got, err)
 		}
+		for size := 1; size < 6; size++ {
+			var c Checker
+			for at := 0; at < len(s); at += size {
+				c.Add(s[at:min(at+size, len(s))])
+			}
+			if c.Marked() != Marked(s) {
+				t.Errorf("%q in pieces of %d: %t", s, size, c.Marked())
+			}
+		}
 		if pieces := AppendEscaped(AppendEscaped(nil, s[:len(s)/2]), s[len(s)/2:]); !bytes.Equal(pieces, AppendEscaped(nil, s)) {
 			t.Errorf("%q in pieces: %q", s, pieces)
 		}
