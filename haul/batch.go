@@ -22,6 +22,7 @@ type Batch struct {
 	Extra    []byte // decoded names that the buffer does not have
 
 	Snapshot bool     // entries of the snapshot; End.Offset then counts bytes of the RDB
+	Format   Format   // of that snapshot
 	Own      bool     // entries that the writer has made: see NewOwn
 	End      Position // where the link stands once the whole batch is applied
 
@@ -34,6 +35,12 @@ type Batch struct {
 	weight  int64 // bytes held of the channel's bound
 	home    *Channel
 	done    func() // of one of the writer's own, which has no home
+}
+
+// Format is the version of a snapshot's format.
+type Format struct {
+	Version int
+	Valkey  bool
 }
 
 // NewOwn returns a batch that a writer makes itself, beside those of its channel. It is in nobody's bound, and moves no

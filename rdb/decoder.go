@@ -95,6 +95,9 @@ type Decoder struct {
 	StreamDB int
 	// Keys is the sum of the sizes that the snapshot announces for its databases; a hint only.
 	Keys int64
+	// Aux, if any, is told every pair of AUX. Measure, if any, says what the last key's value holds.
+	Aux     func(name, value []byte)
+	Measure *Measure
 
 	w       *feed.Window
 	crc     uint64
@@ -193,6 +196,9 @@ func (d *Decoder) key(r *Record) error {
 		return d.fail(err, "")
 	}
 	from = d.w.Rel()
+	if d.Measure != nil {
+		*d.Measure = Measure{}
+	}
 	if err := d.value(r.Type); err != nil {
 		enc, _ := d.kept(r.Name)
 		name, nameErr := AppendString(nil, enc)
@@ -321,41 +327,6 @@ func (d *Decoder) op243(r *Record) error {
 	err := d.times(func() error { return all(d.fixed(4), d.moduleValue) })
 	r.Prefix = Span{from, d.w.Rel() - from}
 	return err
-}
-
-// aux passes a pair of strings, of which few matter.
-func (d *Decoder) aux() error {
-	var err error
-	if d.scratch, err = d.decoded(d.scratch[:0]); err != nil {
-		return err
-	}
-	if string(d.scratch) != "repl-stream-db" {
-		return d.str()
-	}
-	if d.scratch, err = d.decoded(d.scratch[:0]); err != nil {
-		return err
-	}
-	d.StreamDB, err = strconv.Atoi(string(d.scratch))
-	if err != nil {
-		return fmt.Errorf("%w: repl-stream-db is %q", ErrCorrupt, d.scratch)
-	}
-	return nil
-}
-
-// decoded passes a string and appends what it says to dst.
-func (d *Decoder) decoded(dst []byte) ([]byte, error) {
-	from := d.w.Rel()
-	if err := d.name(); err != nil {
-		return dst, err
-	}
-	enc, err := d.kept(Span{from, d.w.Rel() - from})
-	if err != nil {
-		return dst, err
-	}
-	if dst, err = AppendString(dst, enc); err != nil {
-		return dst, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return dst, nil
 }
 
 // end checks the checksum, which covers all before it; 0 means that the server was told not to compute one.

@@ -15,6 +15,7 @@ type batcher struct {
 	out      *haul.Channel
 	batch    *haul.Batch
 	snapshot bool
+	format   haul.Format               // of the snapshot
 	id       func(offset int64) string // the replication id that an offset of the stream belongs to; nil for a snapshot
 	received func(offset int64) time.Time
 	end      haul.Position // behind the last complete entry
@@ -82,7 +83,7 @@ func (k *batcher) send(ctx context.Context) error {
 	if k.id != nil {
 		k.end.ReplID = k.id(k.end.Offset)
 	}
-	b.Snapshot, b.Received = k.snapshot, k.received
+	b.Snapshot, b.Format, b.Received = k.snapshot, k.format, k.received
 	b.End = k.end
 	k.sent = k.end
 	return k.out.Send(ctx, b)

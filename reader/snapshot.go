@@ -45,6 +45,7 @@ func decodeSnapshot(ctx context.Context, in snapshotInput, out *haul.Channel,
 	if err := d.rdb.Header(); err != nil {
 		return 0, 0, err
 	}
+	k.format = haul.Format{Version: d.rdb.Version, Valkey: d.rdb.Valkey}
 	for announced := int64(0); ; {
 		var r rdb.Record
 		start := d.window.Offset()

@@ -15,7 +15,7 @@ const (
 
 // outbox gathers what a lane writes next.
 type outbox struct {
-	conn       net.Conn
+	conn       io.Writer
 	arena      []byte // small pieces, one after the other
 	cut        int    // what lies before it in arena is in bufs
 	bufs       net.Buffers

@@ -8,6 +8,7 @@ import (
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/reader"
+	"github.com/keyhaul/keyhaul/writer"
 )
 
 // Values of settings that are compared elsewhere.
@@ -94,16 +95,20 @@ type config struct {
 	SummaryFile string // empty means none
 }
 
-// end is one end of a haul as it was configured: a server or cluster, or files.
+// end is one end of a haul as it was configured: a server or cluster, files that are read, or a file that is written.
 type end struct {
-	topology.Endpoint               // zero for files, and where a command needs none
-	Files             *reader.Files // nil for a server
+	topology.Endpoint                    // zero for files, and where a command needs none
+	Files             *reader.Files      // of a source; nil for a server
+	Output            *writer.FileTarget // of a target; nil for a server
 }
 
 // String returns what the end is, never user or password.
 func (e end) String() string {
 	if e.Files != nil {
 		return e.Files.String()
+	}
+	if e.Output != nil {
+		return e.Output.String()
 	}
 	return e.Endpoint.String()
 }
@@ -161,7 +166,7 @@ func (r *resolver) config() config {
 		Name:          r.name("name"),
 		StateDir:      r.stateDir("state-dir"),
 		Source:        r.source(),
-		Target:        end{Endpoint: r.endpoint("target")},
+		Target:        r.target(),
 		PreferReplica: r.bool("source.prefer-replica"),
 		TargetMode:    r.enum("target.mode"),
 		HTTP:          r.listen("http"),
@@ -213,6 +218,9 @@ func (r *resolver) config() config {
 func (r *resolver) adapt(c *config) {
 	if c.Source.Files != nil && c.Until == "" { // a file ends by itself
 		c.Until = untilCaughtUp
+	}
+	if c.Target.Output != nil {
+		r.output(c)
 	}
 	c.OnErrorExplicit = c.OnError != ""
 	if c.OnError == "" {

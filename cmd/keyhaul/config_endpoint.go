@@ -1,8 +1,10 @@
 package main
 
 import (
+	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/reader"
+	"github.com/keyhaul/keyhaul/writer"
 )
 
 // source puts the settings of the source together: of files, or of a server.
@@ -28,6 +30,46 @@ func (r *resolver) source() end {
 		}
 	}
 	return end{Files: files}
+}
+
+// target puts the settings of the target together: of a file, or of a server.
+func (r *resolver) target() end {
+	const url = "target.url"
+	if !writer.NamesFile(r.values[url].text()) {
+		return end{Endpoint: r.endpoint("target")}
+	}
+	file, err := writer.ParseFileTarget(r.values[url].text())
+	if err != nil {
+		r.refuse(url, err.Error())
+	}
+	for _, s := range append(endSettings("target", ""), setting{key: "target.mode"}) {
+		if s.key != url {
+			r.refuseIdle(s.key, "where the target is a file")
+		}
+	}
+	return end{Output: &file}
+}
+
+// output settles what a target that is a file is to be given, and refuses what it cannot be.
+func (r *resolver) output(c *config) {
+	commands := c.Source.Files == nil || c.Source.Files.AOF
+	switch {
+	case !r.explicit("until") && c.Source.Files == nil:
+		c.Until = untilSnapshot
+	case commands && !c.Target.Output.Stream() && c.Until != untilSnapshot:
+		r.refuse("until", "must be snapshot for a file of keys: it cannot take the commands that follow (a resp:// file can)")
+	case c.Until == "":
+		r.refuse("until", "must be snapshot or caught-up where the target is a file: it is whole at its end only")
+	}
+	if c.Existing != existingFail && c.Existing != existingReplace {
+		r.refuse("existing", "must be fail or replace where the target is a file")
+	}
+	for from, to := range c.DBs {
+		if c.Target.Output.Format == writer.FileRDB && to != haul.DropDB && !c.DBs.Alone(from) {
+			r.refuse("db-map", "puts databases together, which a snapshot file does not allow: keys of one name would be there twice")
+			break
+		}
+	}
 }
 
 // endpoint puts the settings of one end together. The zero Endpoint stands for an end without a URL.

@@ -64,7 +64,9 @@ func (e *ends) meet(ctx context.Context, cfg config, source, target *topology.Di
 	if source != nil {
 		g.Go(func() error { return meetOne(gctx, cfg, "source", source, &e.source, waits, log) })
 	}
-	g.Go(func() error { return meetOne(gctx, cfg, "target", target, &e.target, waits, log) })
+	if target != nil {
+		g.Go(func() error { return meetOne(gctx, cfg, "target", target, &e.target, waits, log) })
+	}
 	if err := g.Wait(); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -79,6 +81,10 @@ func (e *ends) meet(ctx context.Context, cfg config, source, target *topology.Di
 		if err := patiently(ctx, cfg, "source "+source.Endpoint.String(), began, look, waits, log); err != nil {
 			return err
 		}
+	}
+	e.listDatabases()
+	if target == nil {
+		return nil
 	}
 	look := func(ctx context.Context) error { return e.look(ctx, cfg, target) }
 	if err := patiently(ctx, cfg, "target "+target.Endpoint.String(), began, look, waits, log); err != nil {
@@ -158,15 +164,7 @@ func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, n
 
 // look finds the target's primaries and what they hold.
 func (e *ends) look(ctx context.Context, cfg config, target *topology.Dialer) error {
-	e.keys, e.sourceDB, e.evicts, e.shards, e.replicas = 0, nil, "", 1, math.MaxInt
-	for _, node := range e.sources() {
-		for db := range node.Keyspace {
-			if !slices.Contains(e.sourceDB, db) {
-				e.sourceDB = append(e.sourceDB, db)
-			}
-		}
-	}
-	slices.Sort(e.sourceDB)
+	e.keys, e.evicts, e.shards, e.replicas = 0, "", 1, math.MaxInt
 	if e.target.Cluster {
 		topo, err := topology.Discover(ctx, target, target.Endpoint.Addrs)
 		if err != nil {
@@ -206,6 +204,18 @@ func (e *ends) look(ctx context.Context, cfg config, target *topology.Dialer) er
 		e.noTransactions = mayTransact(ctx, target, e.primary[0])
 	}
 	return e.databases(ctx, cfg, target)
+}
+
+// listDatabases notes which databases of the source hold keys.
+func (e *ends) listDatabases() {
+	for _, node := range e.sources() {
+		for db := range node.Keyspace {
+			if !slices.Contains(e.sourceDB, db) {
+				e.sourceDB = append(e.sourceDB, db)
+			}
+		}
+	}
+	slices.Sort(e.sourceDB)
 }
 
 // lookAtSource finds the shards of a cluster source.

@@ -52,7 +52,7 @@ type app struct {
 	state    stateDir
 	waits    *haul.Waits
 	source   *topology.Dialer // nil if it is no server
-	target   *topology.Dialer
+	target   *topology.Dialer // nil if it is no server
 	store    *checkpoint.Store
 	lease    *checkpoint.Lease
 	worker   string
@@ -72,7 +72,7 @@ func newApp(cfg config) *app {
 
 // dialer returns how the server of an end is connected to; nil if it is none.
 func (a *app) dialer(e end) *topology.Dialer {
-	if e.Files != nil {
+	if e.Files != nil || e.Output != nil {
 		return nil
 	}
 	d := topology.NewDialer(e.Endpoint)
@@ -148,6 +148,9 @@ func (a *app) haul(ctx context.Context) error {
 	defer e.close()
 	if err := e.meet(ctx, a.cfg, a.source, a.target, a.waits, a.log); err != nil {
 		return err
+	}
+	if a.target == nil {
+		return a.toFile(ctx, e)
 	}
 	a.openStore(e)
 	defer a.store.Close()
