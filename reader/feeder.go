@@ -60,6 +60,10 @@ func (r *feeder) run(ctx context.Context, decode func(context.Context) error) er
 // feed takes the file into the spool.
 func (r *feeder) feed(ctx context.Context) error {
 	if r.part.size < 0 {
+		if r.part.used { // the target was lost meanwhile, and has less than was read
+			return haul.Errorf(haul.ExitFailed, "start again, with the snapshot from its beginning", "%s cannot be read a second time", r.part.path)
+		}
+		r.part.used = true
 		stop := context.AfterFunc(ctx, func() { _ = r.part.file.SetReadDeadline(time.Unix(1, 0)) })
 		defer stop()
 	}

@@ -3,6 +3,7 @@ package reader
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -278,6 +279,10 @@ func (f *File) commands(ctx context.Context, at haul.Position) error {
 	if err == nil {
 		err = f.in.unchanged()
 	}
+	if file := (*fileError)(nil); errors.As(err, &file) && !errors.Is(err, errChanged) {
+		return haul.Errorf(haul.ExitFailed, fmt.Sprintf("check the file with redis-check-aof (on a copy: it can mend it), or take what is before that place, and the true deadlines, by --aof-until offset:%d",
+			behind.Offset), "%w", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -305,8 +310,6 @@ func (f *File) fault(ctx context.Context, err error) error {
 		return err
 	case errors.Is(err, errChanged):
 		return haul.Errorf(haul.ExitFailed, "start again when nobody writes to the file any more, or with a copy of it; the target holds a part of the data", "%w", err)
-	case errors.As(err, &file) && f.in.AOF():
-		return haul.Errorf(haul.ExitFailed, "check the file with redis-check-aof (on a copy: it can mend it); the target has what is before that place", "%w", err)
 	case errors.As(err, &file):
 		return haul.Errorf(haul.ExitFailed, "check the file with redis-check-rdb, and start again with a whole one; the target holds a part of the data", "%w", err)
 	}

@@ -34,6 +34,7 @@ type part struct {
 	head []byte      // its first bytes
 	pack packing
 	in   *bufio.Reader // of a stream: its bytes
+	used bool          // of a stream: some were read
 	base bool          // of an append-only file: what it began with
 }
 

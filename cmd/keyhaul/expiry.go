@@ -59,9 +59,11 @@ func (a *app) expiryOfFiles(ctx context.Context, in *reader.Input, st *checkpoin
 		return nil
 	case !found:
 		l.first.Grace = checkpoint.GraceFar
-	case st.Record.Phase == checkpoint.PhaseStreaming && st.Record.Finished > 0 && st.Record.Grace == 0 && st.Base.Offset < in.End():
-		a.log.Warn().Time("since", time.Unix(st.Record.Finished, 0).UTC()).
-			Msg("the target has true deadlines since this haul was finished: a key that has expired there since, and that the file renews in what follows, may be missing")
+	case st.Record.Finished > 0 && st.Record.Grace == 0:
+		if st.Base.Offset < in.End() {
+			a.log.Warn().Time("since", time.Unix(st.Record.Finished, 0).UTC()).
+				Msg("the target has true deadlines since this haul was finished: a key that has expired there since, and that the file renews in what follows, may be missing")
+		}
 		l.first.Grace = checkpoint.GraceFar
 		return a.store.Update(ctx, func(r *checkpoint.Record) { r.Grace = checkpoint.GraceFar })
 	}

@@ -177,5 +177,6 @@ func TestAppendOnlyFileCut(t *testing.T) {
 	target := rt.Start(t, rt.Options{})
 	file := fileOf(t, filepath.Join(dir, "damaged"), damaged)
 	start(t, "--source", "aof://"+file, "--target", target.URL()).
-		exit(haul.ExitFailed, file, "command at offset "+strconv.Itoa(len(whole)), "redis-check-aof")
+		exit(haul.ExitFailed, file, "command at offset "+strconv.Itoa(len(whole)), "--aof-until offset:"+strconv.Itoa(len(whole)))
+	start(t, "--source", "aof://"+file, "--target", target.URL(), "--aof-until", "offset:"+strconv.Itoa(len(whole))).exit(haul.ExitDone)
 }
