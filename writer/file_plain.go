@@ -18,6 +18,7 @@ type plainFile struct {
 	dbs  haul.DBMap
 	out  outbox
 	lost func(it item, what string, rest bool) (treatment, error)
+	text []byte // scratch: a string
 }
 
 func newPlainFile(f *File) *plainFile {
@@ -61,28 +62,42 @@ func (f *plainFile) key(it item, e *haul.Entry, k *haul.Key) error {
 		return err
 	}
 	f.out.selectDB(f.dbs.Of(e.DB))
-	if k.Type != rdb.TypeString { // SET replaces what there is
+	if err := f.value(it, e, k); err != nil || k.Has&haul.HasExpire == 0 {
+		return err
+	}
+	return f.command([]byte("PEXPIREAT"), k.Name, strconv.AppendInt(nil, k.ExpireAt, 10))
+}
+
+// value appends what builds the value of a key from nothing.
+func (f *plainFile) value(it item, e *haul.Entry, k *haul.Key) (err error) {
+	body := it.batch.Bytes(k.Value)
+	from := io.Reader(bytes.NewReader(body))
+	switch {
+	case e.Big != nil:
+		from = e.Big.Section(haul.BigSpan{Len: e.Big.Len})
+	case k.Type == rdb.TypeString:
+		if f.text, err = rdb.AppendString(f.text[:0], body); err == nil {
+			err = f.command([]byte("SET"), k.Name, f.text)
+		}
+		return err
+	}
+	if k.Type != rdb.TypeString { // of which the first command is SET
 		if err := f.command([]byte("UNLINK"), k.Name); err != nil {
 			return err
 		}
-	}
-	from := io.Reader(bytes.NewReader(it.batch.Bytes(k.Value)))
-	if e.Big != nil {
-		from = e.Big.Section(haul.BigSpan{Len: e.Big.Len})
 	}
 	lost, err := f.to.Commands(rdb.Value{Type: k.Type, Valkey: fromValkey(k)}, k.Name, from, buildBytes, f.command)
 	if err != nil {
 		return fmt.Errorf("key %q of database %d: %w", k.Name, e.DB, err)
 	}
-	if lost != "" {
-		if _, err := f.lost(it, lost, true); err != nil {
-			return err
-		}
-	}
-	if k.Has&haul.HasExpire == 0 {
+	if lost == "" {
 		return nil
 	}
-	return f.command([]byte("PEXPIREAT"), k.Name, strconv.AppendInt(nil, k.ExpireAt, 10))
+	how, err := f.lost(it, lost, true)
+	if err == nil && how == leaveOut { // only its value has told
+		err = f.command([]byte("UNLINK"), k.Name)
+	}
+	return err
 }
 
 // leaves decides on a key of which the release cannot hold all, before any of it is written.
