@@ -1,7 +1,6 @@
 package reader
 
 import (
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -9,11 +8,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/keyhaul/keyhaul/aof"
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/rdbfile"
 )
 
 // feeder takes a snapshot that can only be read once and in order, since it is compressed or no file, into a spool: so
@@ -95,7 +94,7 @@ func (r *feeder) feed(ctx context.Context) error {
 
 // failed says where in the file its content cannot be read.
 func (r *feeder) failed(err error) error {
-	if r.part.pack != packNone {
+	if r.part.pack != rdbfile.PackNone {
 		err = fmt.Errorf("%s data near byte %d cannot be decompressed: %w", r.part.pack, r.read.Load(), err)
 	}
 	return &fileError{r.part.path, err}
@@ -107,18 +106,7 @@ func (r *feeder) unpack() (io.ReadCloser, error) {
 	if r.part.size < 0 {
 		in = r.part.in
 	}
-	in = &counted{in, &r.read}
-	switch r.part.pack {
-	case packGzip:
-		return gzip.NewReader(in)
-	case packZstd:
-		d, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return nil, err
-		}
-		return d.IOReadCloser(), nil
-	}
-	return io.NopCloser(in), nil
+	return r.part.pack.Unpack(&counted{in, &r.read})
 }
 
 // counted counts what is read.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyhaul/keyhaul/aof"
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/rdbfile"
 	"github.com/keyhaul/keyhaul/rdb"
 )
 
@@ -352,7 +353,7 @@ func (in *Input) snapshotSize() (n int64) {
 		if p.size < 0 {
 			return 0
 		}
-		if p.snapshot() || p.pack != packNone {
+		if p.snapshot() || p.pack != rdbfile.PackNone {
 			n += p.size
 		}
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keyhaul/keyhaul/internal/rdbfile"
 )
 
 // Input is files that were opened to be read instead of a server. Positions are byte offsets in all of them together, in
@@ -32,20 +34,11 @@ type part struct {
 	from int64       // position of its first byte; of snapshots as far as these are plain files
 	size int64       // -1: it is a stream
 	head []byte      // its first bytes
-	pack packing
+	pack rdbfile.Packing
 	in   *bufio.Reader // of a stream: its bytes
 	used bool          // of a stream: some were read
 	base bool          // of an append-only file: what it began with
 }
-
-// packing is how a file is compressed.
-type packing string
-
-const (
-	packNone packing = ""
-	packGzip packing = "gzip"
-	packZstd packing = "zstd"
-)
 
 const (
 	headBytes  = 64 << 10 // by which a snapshot is known, and as many at its end
@@ -151,16 +144,11 @@ func (p *part) look() error {
 // judge refuses what cannot be read as what it was named as.
 func (in *Input) judge(p *part) error {
 	starts := func(s string) bool { return bytes.HasPrefix(p.head, []byte(s)) }
-	switch {
-	case starts("\x1f\x8b"):
-		p.pack = packGzip
-	case starts("\x28\xb5\x2f\xfd"):
-		p.pack = packZstd
-	}
+	p.pack = rdbfile.PackingOf(p.head)
 	switch {
 	case in.files.AOF && p.size < 0:
 		return errors.New("it is no regular file: keyhaul must be able to go on in the middle of it")
-	case in.files.AOF && p.pack != packNone:
+	case in.files.AOF && p.pack != rdbfile.PackNone:
 		return hint("decompress it first", "it is compressed with %s, and keyhaul must be able to go on in the middle of it", p.pack)
 	case in.files.AOF && !p.snapshot() && len(p.head) > 0 && p.head[0] != '*' && p.head[0] != '#':
 		return errors.New("it is no append-only file: it begins neither with a command nor with a snapshot")
@@ -169,9 +157,9 @@ func (in *Input) judge(p *part) error {
 	case in.files.AOF:
 	case len(p.head) == 0:
 		return errors.New("it is empty")
-	case p.pack == packNone && (starts("*") || starts("#TS:")):
+	case p.pack == rdbfile.PackNone && (starts("*") || starts("#TS:")):
 		return hint("name it as aof://… if it is one", "it is no snapshot: it begins as an append-only file does")
-	case p.pack == packNone && !p.snapshot():
+	case p.pack == rdbfile.PackNone && !p.snapshot():
 		return errors.New("it is no snapshot: it does not begin with REDIS or VALKEY")
 	}
 	return nil
@@ -183,7 +171,7 @@ func (p *part) snapshot() bool {
 }
 
 // streamed tells whether the bytes of the snapshot can only be read once and in order.
-func (p *part) streamed() bool { return p.size < 0 || p.pack != packNone }
+func (p *part) streamed() bool { return p.size < 0 || p.pack != rdbfile.PackNone }
 
 func (p *part) close() {
 	if p.file != nil && p.file != os.Stdin {
@@ -217,6 +205,9 @@ func (in *Input) End() int64 {
 // AOF tells whether a stream of commands follows.
 func (in *Input) AOF() bool { return in.files.AOF }
 
+// Several tells whether snapshots of several files are read.
+func (in *Input) Several() bool { return !in.files.AOF && len(in.parts) > 1 }
+
 // Describe says in one line what is read.
 func (in *Input) Describe() string {
 	what, packed := "snapshot", ""
@@ -225,7 +216,7 @@ func (in *Input) Describe() string {
 	}
 	names := make([]string, len(in.parts))
 	for i, p := range in.parts {
-		if names[i] = p.path; p.pack != packNone {
+		if names[i] = p.path; p.pack != rdbfile.PackNone {
 			packed = ", compressed"
 		}
 	}

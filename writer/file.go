@@ -4,9 +4,13 @@ import (
 	"context"
 	"maps"
 	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/rdb"
 )
 
 // FileConfig describes a target that is a file.
@@ -16,6 +20,12 @@ type FileConfig struct {
 	Filters []haul.Filter
 	DBs     haul.DBMap
 	Source  topology.Node // what is known of the source; zero if that is a file
+	// Release is what commands are written for instead of the source's own: then values are plain commands. Zero: RESTORE
+	// with the source's own bytes.
+	Release        rdb.Release
+	Unsupported    Unsupported // what becomes of values that the release has no form for
+	UnsupportedLog string      // path; empty: what is lost is only logged
+	Log            zerolog.Logger
 }
 
 // File writes entries to a file, which has its name only from Commit on.
@@ -23,6 +33,8 @@ type File struct {
 	cfg  FileConfig
 	out  *output
 	form fileForm
+
+	lacked *listFile // unsupported.log
 
 	mu     sync.Mutex
 	counts map[string]int64 // guarded by mu
@@ -42,7 +54,7 @@ func OpenFile(cfg FileConfig) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{cfg: cfg, out: out, counts: make(map[string]int64)}
+	f := &File{cfg: cfg, out: out, counts: make(map[string]int64), lacked: &listFile{path: cfg.UnsupportedLog}}
 	f.begin()
 	return f, nil
 }
@@ -52,6 +64,10 @@ func (f *File) begin() {
 	case FileRDB:
 		f.form = newRDBFile(f.out, f.cfg)
 	case FileRESP:
+		if f.cfg.Release != (rdb.Release{}) {
+			f.form = newPlainFile(f)
+			return
+		}
 		f.form = newRESPFile(f.out, f.cfg)
 	case FileJSONL:
 		f.form = newJSONLFile(f.out, f.cfg)
@@ -113,6 +129,26 @@ func (f *File) accept(b *haul.Batch) error {
 	return nil
 }
 
+// lacks decides on a key of which the release cannot hold everything, and lists what is lost.
+func (f *File) lacks(it item, what string, rest bool) (treatment, error) {
+	e := it.entry()
+	how, done := leaveOut, "dropped"
+	if f.cfg.Unsupported == UnsupportedDegrade && rest {
+		how, done = degrade, "degraded"
+	}
+	command, keys := keysOf(it)
+	if f.cfg.Unsupported == UnsupportedFail {
+		return how, haul.Errorf(haul.ExitFailed,
+			"write for a release that has them, or use --unsupported degrade (done without) or drop (left out), which list each key in unsupported.log",
+			"%s has no %s: %s in database %d", f.cfg.Release, what, quoted(keys), e.DB)
+	}
+	f.count("unsupported_"+done, 1)
+	f.cfg.Log.Warn().Strs("keys", keys).Str("lacks", what).Str("done", done).Msg("the release has no form for a part of the data")
+	return how, f.lacked.add(unsupported{
+		Time: time.Now().UTC(), Snapshot: true, Position: e.Start, DB: e.DB, Command: command, Keys: keys, Lacks: what, Done: done,
+	})
+}
+
 func (f *File) count(what string, n int64) {
 	f.mu.Lock()
 	f.counts[what] += n
@@ -128,7 +164,10 @@ func (f *File) Commit() error {
 }
 
 // Abort removes what was written, unless it was committed.
-func (f *File) Abort() { f.out.abort() }
+func (f *File) Abort() {
+	f.out.abort()
+	f.lacked.close()
+}
 
 // Status implements haul.Writer.
 func (f *File) Status() haul.WriterStatus {

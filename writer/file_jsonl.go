@@ -69,7 +69,7 @@ func (f *jsonlFile) key(b *haul.Batch, e *haul.Entry, k *haul.Key) error {
 	if k.Has&haul.HasFreq != 0 {
 		f.int(`,"freq":`, int64(k.Freq))
 	}
-	v := value{rdb.Value{Type: k.Type, Valkey: b.Format.Valkey}, b, e, k}
+	v := value{rdb.Value{Type: k.Type, Valkey: fromValkey(k)}, b, e, k}
 	var err error
 	switch jsonType(k.Type) {
 	case "string":

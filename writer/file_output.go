@@ -8,15 +8,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"syscall"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/rdbfile"
 )
 
 // partSuffix ends the name that a file has until it is whole.
@@ -28,8 +26,8 @@ type output struct {
 	cfg     FileConfig
 	written atomic.Int64 // bytes, before they are compressed
 
-	file *os.File       // under its unfinished name
-	pack io.WriteCloser // nil without compression
+	file *os.File // under its unfinished name
+	pack io.WriteCloser
 	buf  *bufio.Writer
 	done bool
 }
@@ -103,22 +101,11 @@ func (o *output) restart() error {
 	if _, err := o.file.Seek(0, io.SeekStart); err != nil {
 		return o.failed(err)
 	}
-	var to io.Writer = o.file
-	o.pack = nil
-	switch {
-	case strings.HasSuffix(o.cfg.Path, ".gz"):
-		o.pack = gzip.NewWriter(o.file)
-	case strings.HasSuffix(o.cfg.Path, ".zst"):
-		z, err := zstd.NewWriter(o.file, zstd.WithEncoderConcurrency(1))
-		if err != nil {
-			return o.failed(err)
-		}
-		o.pack = z
+	var err error
+	if o.pack, err = rdbfile.PackingNamed(o.cfg.Path).Pack(o.file); err != nil {
+		return o.failed(err)
 	}
-	if o.pack != nil {
-		to = o.pack
-	}
-	o.buf = bufio.NewWriterSize(to, pieceBytes)
+	o.buf = bufio.NewWriterSize(o.pack, pieceBytes)
 	o.written.Store(0)
 	return nil
 }
@@ -146,7 +133,7 @@ func (o *output) failed(err error) error {
 // commit gives the file its name. A crash leaves the whole file under it, or none.
 func (o *output) commit() error {
 	err := o.buf.Flush()
-	if err == nil && o.pack != nil {
+	if err == nil {
 		err = o.pack.Close()
 	}
 	if err == nil {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
+	"github.com/keyhaul/keyhaul/rdb"
 )
 
 // respFile writes commands as they would be sent to a server of the source's release: keys of the snapshot as SET and
@@ -17,11 +18,15 @@ type respFile struct {
 func newRESPFile(out io.Writer, cfg FileConfig) *respFile {
 	return &respFile{
 		enc: encoder{
-			existing: ExistingReplace, pxat: cfg.Source.AtLeast(6, 2), function: command.Lookup([]byte("FUNCTION")), dbs: cfg.DBs,
+			existing: ExistingReplace, pxat: knowsPXAT(cfg.Source), function: command.Lookup([]byte("FUNCTION")), dbs: cfg.DBs,
+			values: newValues(rdb.Release{}, nil),
 		},
-		out: outbox{conn: out, push: func([]op) {}, db: unknownDB},
+		out: fileOutbox(out),
 	}
 }
+
+// fileOutbox returns an outbox to which nobody answers.
+func fileOutbox(out io.Writer) outbox { return outbox{conn: out, push: func([]op) {}, db: unknownDB} }
 
 // write implements fileForm.
 func (f *respFile) write(b *haul.Batch, first, n uint32) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/rdb"
 	"github.com/keyhaul/keyhaul/reader"
 	"github.com/keyhaul/keyhaul/writer"
 )
@@ -54,8 +55,9 @@ type config struct {
 	StateDir string // parent of the haul's own folder; empty means memory only
 
 	Source, Target end
-	PreferReplica  bool   // read from a replica of the source
-	TargetMode     string // targetAuto or targetStandalone
+	PreferReplica  bool        // read from a replica of the source
+	TargetMode     string      // targetAuto or targetStandalone
+	TargetRelease  rdb.Release // that a file of commands is written for; zero for the source's own
 
 	HTTP         string // host:port; empty means no server
 	HTTPExplicit bool   // chosen by the operator: a busy port is an error, not replaced
@@ -169,6 +171,7 @@ func (r *resolver) config() config {
 		Target:        r.target(),
 		PreferReplica: r.bool("source.prefer-replica"),
 		TargetMode:    r.enum("target.mode"),
+		TargetRelease: r.release("target.release"),
 		HTTP:          r.listen("http"),
 		HTTPExplicit:  r.explicit("http"),
 		Until:         r.enum("until"),

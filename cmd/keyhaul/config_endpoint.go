@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/rdb"
 	"github.com/keyhaul/keyhaul/reader"
 	"github.com/keyhaul/keyhaul/writer"
 )
@@ -36,6 +37,7 @@ func (r *resolver) source() end {
 func (r *resolver) target() end {
 	const url = "target.url"
 	if !writer.NamesFile(r.values[url].text()) {
+		r.refuseIdle("target.release", "where the target is no file of commands: begin target.url with resp://")
 		return end{Endpoint: r.endpoint("target")}
 	}
 	file, err := writer.ParseFileTarget(r.values[url].text())
@@ -61,6 +63,13 @@ func (r *resolver) output(c *config) {
 	case c.Until == "":
 		r.refuse("until", "must be snapshot or caught-up where the target is a file: it is whole at its end only")
 	}
+	if c.TargetRelease != (rdb.Release{}) {
+		if c.Target.Output.Format != writer.FileRESP {
+			r.refuse("target.release", "has no effect where the target is no file of commands: begin target.url with resp://")
+		} else if commands && c.Until != untilSnapshot {
+			r.refuse("target.release", "needs --until snapshot: the commands that follow are not rewritten for another release in a file")
+		}
+	}
 	if c.Existing != existingFail && c.Existing != existingReplace {
 		r.refuse("existing", "must be fail or replace where the target is a file")
 	}
@@ -70,6 +79,19 @@ func (r *resolver) output(c *config) {
 			break
 		}
 	}
+}
+
+// release reads a release of a server; the zero Release is none.
+func (r *resolver) release(key string) rdb.Release {
+	text := r.values[key].text()
+	if text == "" {
+		return rdb.Release{}
+	}
+	release, err := rdb.ParseRelease(text)
+	if err != nil {
+		r.refuse(key, err.Error())
+	}
+	return release
 }
 
 // endpoint puts the settings of one end together. The zero Endpoint stands for an end without a URL.

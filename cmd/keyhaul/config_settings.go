@@ -43,6 +43,7 @@ func settings() []setting {
 	return append(all, []setting{
 		{key: "source.prefer-replica", kind: kindBool, value: "false", usage: "read from a replica of the source, of those that its addresses or its sentinels name, and from the primary if there is none"},
 		{key: "target.mode", kind: kindEnum, value: targetAuto, words: []string{targetAuto, targetStandalone}, usage: "`how` to take the target: auto asks it whether it is a cluster, standalone takes it for one server, such as a proxy"},
+		{key: "target.release", kind: kindString, usage: "`release` that a resp:// file is written for, such as redis-6.2: values become plain commands (default RESTORE, which servers as new as the source take)"},
 		{key: "name", kind: kindString, value: "default", usage: "`name` of this haul, of its state folder and its connections; letters, digits, - _ ."},
 		{key: "state-dir", kind: kindString, usage: "`folder` for the spool and other state, or none for memory only (default $STATE_DIRECTORY, else keyhaul in the user's XDG state folder)"},
 		{key: "http", kind: kindString, value: "127.0.0.1:9420", usage: "`address` of status and metrics; empty for none"},

@@ -19,9 +19,14 @@ func (a *app) toFile(ctx context.Context, e *ends) error {
 		return haul.Errorf(haul.ExitRefused, "write a file of each shard: redis-cli --rdb, or BGSAVE on each primary, and keyhaul sync --source rdb://…",
 			"the source is a cluster, whose shards cannot be written to one file")
 	}
+	if e.input != nil && e.input.Several() && a.cfg.Target.Output.Format == writer.FileRDB {
+		return haul.Errorf(haul.ExitRefused, "name one, or write a resp:// file: its later keys replace earlier ones of the same name",
+			"several snapshots cannot be written to one: a key that two of them have would be there twice, and no server would load it")
+	}
 	to := writer.FileConfig{
 		FileTarget: *a.cfg.Target.Output, Replace: a.cfg.Existing == existingReplace,
-		Filters: filter.All(a.cfg.DBs), DBs: a.cfg.DBs, Source: e.source,
+		Filters: filter.All(a.cfg.DBs), DBs: a.cfg.DBs, Source: e.source, Release: a.cfg.TargetRelease,
+		Unsupported: writer.Unsupported(a.cfg.Unsupported), UnsupportedLog: a.state.file("unsupported.log"), Log: a.log,
 	}
 	if err := to.MayBegin(); err != nil {
 		return err

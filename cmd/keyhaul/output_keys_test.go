@@ -327,3 +327,27 @@ func TestGoldenToSnapshotFile(t *testing.T) {
 		}
 	}
 }
+
+// TestFilesToFiles: files are written from files, with the commands that follow a snapshot where there is room for them.
+func TestFilesToFiles(t *testing.T) {
+	source := rt.Start(t, rt.Options{Config: map[string]string{
+		"appendonly": "yes", "aof-use-rdb-preamble": "yes", "auto-aof-rewrite-percentage": "0",
+	}})
+	variety(t, source)
+	rewriteAOF(t, source)
+	base := rt.Start(t, rt.Options{})
+	start(t, "--source", source.URL(), "--target", base.URL(), "--until", "snapshot", "--expiry-mode", "target").exit(haul.ExitDone)
+	source.MustDo("INCRBY", "number", 7)
+	source.MustDo("RPUSH", "big:list", "behind")
+	from, dir := "aof://"+aofFiles(source), t.TempDir()
+	start(t, "--source", from, "--target", "resp://"+dir+"/commands").exit(haul.ExitDone)
+	equal(t, source.Endpoint(), piped(t, dir+"/commands").Endpoint())
+
+	start(t, "--source", from, "--target", "rdb://"+dir+"/base.rdb").exit(haul.ExitUsage, "must be snapshot")
+	start(t, "--source", from, "--target", "rdb://"+dir+"/base.rdb", "--until", "snapshot").exit(haul.ExitDone)
+	equal(t, base.Endpoint(), loaded(t, dir+"/base.rdb").Endpoint())
+
+	start(t, "--source", "rdb://"+dir+"/base.rdb", "--target", "resp://"+dir+"/again.gz").exit(haul.ExitDone)
+	start(t, "--source", "rdb://"+dir+"/base.rdb,"+dir+"/base.rdb", "--target", "rdb://"+dir+"/twice.rdb").
+		exit(haul.ExitRefused, "several snapshots")
+}

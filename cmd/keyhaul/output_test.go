@@ -154,6 +154,35 @@ func TestToCommandFile(t *testing.T) {
 	sameFunctions(t, source, target)
 }
 
+// TestToPlainCommandFile: plain commands for another release build what the source has, as far as that release can hold it.
+func TestToPlainCommandFile(t *testing.T) {
+	source := rt.Start(t, rt.Options{})
+	variety(t, source)
+	dir := t.TempDir()
+	own := strings.Replace(source.Version.String(), " ", "-", 1)
+	for _, buffer := range []string{"1MiB", "64MiB"} {
+		path := filepath.Join(dir, buffer)
+		start(t, "--source", source.URL(), "--target", "resp://"+path, "--target-release", own, "--buffer-max-bytes", buffer).exit(haul.ExitDone)
+		content, err := os.ReadFile(path)
+		if err != nil || bytes.Contains(content, []byte("\r\nRESTORE\r\n")) {
+			t.Errorf("%v, or a RESTORE", err)
+		}
+		target := piped(t, path)
+		equal(t, source.Endpoint(), target.Endpoint())
+		sameFunctions(t, source, target)
+	}
+	if !source.Version.AtLeast(7, 0) {
+		return
+	}
+	old := []string{"--source", source.URL(), "--target", "resp://" + filepath.Join(dir, "old"), "--target-release", "redis-6.0"}
+	start(t, old...).exit(haul.ExitFailed, "redis 6.0 has no functions", "--unsupported degrade")
+	p := start(t, append(old, "--unsupported", "drop")...)
+	p.exit(haul.ExitDone, "unsupported_dropped")
+	if list, err := os.ReadFile(filepath.Join(p.state, "default", "unsupported.log")); err != nil || !bytes.Contains(list, []byte(`"lacks":"functions"`)) {
+		t.Errorf("unsupported.log: %v, %s", err, list)
+	}
+}
+
 // TestToCommandFileFollows: what is written while the snapshot is made is in the file too.
 func TestToCommandFileFollows(t *testing.T) {
 	source := rt.Start(t, rt.Options{Config: map[string]string{
@@ -192,6 +221,9 @@ func TestFileTargetRefuses(t *testing.T) {
 		{"jsonl://" + dir + "/x", []string{"--existing", "flush"}, haul.ExitUsage, "must be fail or replace"},
 		{"rdb://" + dir + "/x", []string{"--db-map", "1=0,0=0"}, haul.ExitUsage, "puts databases together"},
 		{"rdb://" + dir + "/x", []string{"--target-password", "secret"}, haul.ExitUsage, "has no effect where the target is a file"},
+		{"rdb://" + dir + "/x", []string{"--target-release", "redis-7.0"}, haul.ExitUsage, "no file of commands"},
+		{"resp://" + dir + "/x", []string{"--target-release", "redis-7.0", "--until", "caught-up"}, haul.ExitUsage, "needs --until snapshot"},
+		{"resp://" + dir + "/x", []string{"--target-release", "redis"}, haul.ExitUsage, "of the form redis-7.0"},
 		{"rdb://-", nil, haul.ExitUsage, "names no file"},
 		{"aof://" + dir + "/x", nil, haul.ExitUsage, "cannot be written"},
 	} {

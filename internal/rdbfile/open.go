@@ -9,9 +9,6 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
-
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 )
 
 // Stdin is the name that stands for standard input.
@@ -21,12 +18,9 @@ const Stdin = "-"
 type File struct {
 	Name string
 	Size int64 // bytes on the disk; -1 where that is not known
-	// Plain is set if what Read yields is what lies on the disk, so that it may be read again from any place.
-	Plain io.ReaderAt
 
 	file     *os.File
-	content  io.Reader
-	close    func()
+	content  io.ReadCloser
 	consumed atomic.Int64
 }
 
@@ -55,15 +49,6 @@ func Open(name string) (*File, error) {
 	return open(f)
 }
 
-// Magic numbers of packed files (RFC 1952, RFC 8878).
-const (
-	gzipMagic = "\x1f\x8b"
-	zstdMagic = "\x28\xb5\x2f\xfd"
-)
-
-// maxWindow is the memory that unpacking may take: what zstd --ultra -22 asks for.
-const maxWindow = 128 << 20
-
 func open(f *File) (*File, error) {
 	raw := bufio.NewReaderSize(counter{f}, 256<<10)
 	head, err := raw.Peek(len(zstdMagic))
@@ -71,25 +56,8 @@ func open(f *File) (*File, error) {
 		_ = f.Close()
 		return nil, err
 	}
-	f.content = raw
-	switch {
-	case len(head) >= len(gzipMagic) && string(head[:len(gzipMagic)]) == gzipMagic:
-		var z *gzip.Reader
-		if z, err = gzip.NewReader(raw); err == nil {
-			f.content = z
-		}
-	case string(head) == zstdMagic:
-		var z *zstd.Decoder
-		if z, err = zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow)); err == nil {
-			f.content, f.close = z, z.Close
-		}
-	default:
-		err = nil
-		if f.Size >= 0 {
-			f.Plain = f.file
-		}
-	}
-	if err != nil {
+	pack := PackingOf(head)
+	if f.content, err = pack.Unpack(raw); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("%s: %w", f.Name, err)
 	}
@@ -110,8 +78,8 @@ func (f *File) Consumed() int64 { return f.consumed.Load() }
 
 // Close closes the file, but for standard input.
 func (f *File) Close() error {
-	if f.close != nil {
-		f.close()
+	if f.content != nil {
+		_ = f.content.Close() // of what was only read
 	}
 	if f.file == os.Stdin {
 		return nil

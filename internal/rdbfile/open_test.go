@@ -7,15 +7,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 )
 
-func packed(t *testing.T, content []byte, pack func(w io.Writer) (io.WriteCloser, error)) []byte {
+func packed(t *testing.T, content []byte, name string) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w, err := pack(&b)
+	w, err := PackingNamed(name).Pack(&b)
 	if err == nil {
 		_, err = w.Write(content)
 	}
@@ -28,22 +25,19 @@ func packed(t *testing.T, content []byte, pack func(w io.Writer) (io.WriteCloser
 	return b.Bytes()
 }
 
-func gzipped(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }
-func zstded(w io.Writer) (io.WriteCloser, error)  { return zstd.NewWriter(w) }
-
 func TestOpenKnowsFilesByContent(t *testing.T) {
 	content := []byte("REDIS0011" + strings.Repeat("some more of it ", 100_000))
 	for _, tt := range []struct {
 		name  string
 		bytes []byte
 		want  []byte
-		plain bool
+		pack  Packing
 	}{
-		{"plain", content, content, true},
-		{"gzip", packed(t, content, gzipped), content, false},
-		{"zstd", packed(t, content, zstded), content, false},
-		{"short", []byte("\x28\xb5"), []byte("\x28\xb5"), true},
-		{"empty", nil, nil, true},
+		{"plain", packed(t, content, "x.rdb"), content, PackNone},
+		{"gzip", packed(t, content, "x.gz"), content, PackGzip},
+		{"zstd", packed(t, content, "x.zst"), content, PackZstd},
+		{"short", []byte("\x28\xb5"), []byte("\x28\xb5"), PackNone},
+		{"empty", nil, nil, PackNone},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "file")
@@ -59,8 +53,8 @@ func TestOpenKnowsFilesByContent(t *testing.T) {
 			if err != nil || !bytes.Equal(got, tt.want) {
 				t.Errorf("%d bytes, %v; want %d", len(got), err, len(tt.want))
 			}
-			if f.Plain != nil != tt.plain || f.Size != int64(len(tt.bytes)) || f.Consumed() != f.Size {
-				t.Errorf("plain %t, size %d, consumed %d", f.Plain != nil, f.Size, f.Consumed())
+			if PackingOf(tt.bytes) != tt.pack || f.Size != int64(len(tt.bytes)) || f.Consumed() != f.Size {
+				t.Errorf("packed as %q, size %d, consumed %d", PackingOf(tt.bytes), f.Size, f.Consumed())
 			}
 		})
 	}
@@ -68,7 +62,7 @@ func TestOpenKnowsFilesByContent(t *testing.T) {
 
 func TestOpenNamesWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
-	zipped := packed(t, bytes.Repeat([]byte("content"), 1000), gzipped)
+	zipped := packed(t, bytes.Repeat([]byte("content"), 1000), "x.gz")
 	cut := filepath.Join(dir, "cut.gz")
 	if err := os.WriteFile(cut, zipped[:len(zipped)/2], 0o600); err != nil {
 		t.Fatal(err)

@@ -26,8 +26,8 @@ func (r *Report) Flame(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	f := flame{w: b, scale: flameWidth / float64(max(r.Memory, 1))}
 	height := (maxDepth + 4) * flameRow
-	fmt.Fprintf(b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %d" font-family="monospace" font-size="11">`+"\n", flameWidth, height)
-	fmt.Fprintf(b, `<rect width="100%%" height="100%%" fill="white"/>`+"\n")
+	f.put(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %d" font-family="monospace" font-size="11">`+"\n", flameWidth, height)
+	f.put(`<rect width="100%%" height="100%%" fill="white"/>` + "\n")
 	title := "all keys of " + r.File
 	if !r.Complete {
 		title += " (INCOMPLETE)"
@@ -38,13 +38,17 @@ func (r *Report) Flame(w io.Writer) error {
 		f.node(x, 1, n)
 		x += f.width(n.total)
 	}
-	fmt.Fprintln(b, "</svg>")
+	f.put("</svg>\n")
 	return b.Flush()
 }
 
 type flame struct {
 	w     *bufio.Writer
 	scale float64
+}
+
+func (f *flame) put(format string, args ...any) {
+	_, _ = fmt.Fprintf(f.w, format, args...) // its errors stay, and Flush tells them
 }
 
 func (f *flame) width(t Totals) float64 { return float64(t.Memory) * f.scale }
@@ -76,17 +80,17 @@ func (f *flame) box(x float64, depth int, label, title string, t Totals) {
 	if depth == 0 {
 		width = flameWidth
 	}
-	fmt.Fprintf(f.w, `<g><title>%s: %d keys, %s in memory, %s in the file</title>`, escaped(title), t.Keys, human(t.Memory), human(t.Bytes))
-	fmt.Fprintf(f.w, `<rect x="%.2f" y="%d" width="%.2f" height="%d" fill="%s" stroke="white" stroke-width="0.5"/>`,
+	f.put(`<g><title>%s: %d keys, %s in memory, %s in the file</title>`, escaped(title), t.Keys, human(t.Memory), human(t.Bytes))
+	f.put(`<rect x="%.2f" y="%d" width="%.2f" height="%d" fill="%s" stroke="white" stroke-width="0.5"/>`,
 		x, depth*flameRow, width, flameRow, color(label))
 	if letters := int(width/flameLetter) - 1; letters > 2 {
 		text := []rune(oneLine(label))
 		if len(text) > letters {
 			text = append(text[:letters-1], '…')
 		}
-		fmt.Fprintf(f.w, `<text x="%.2f" y="%d">%s</text>`, x+3, depth*flameRow+13, escaped(string(text)))
+		f.put(`<text x="%.2f" y="%d">%s</text>`, x+3, depth*flameRow+13, escaped(string(text)))
 	}
-	fmt.Fprintln(f.w, "</g>")
+	f.put("</g>\n")
 }
 
 // color is a warm one that a name always has.

@@ -86,7 +86,9 @@ func cells(t Totals) string {
 // table writes lines of cells that end in tabs.
 type table struct{ w *tabwriter.Writer }
 
-func (t table) line(format string, args ...any) { fmt.Fprintf(t.w, format+"\n", args...) } //nolint:errcheck // told by Flush
+func (t table) line(format string, args ...any) {
+	_, _ = fmt.Fprintf(t.w, format+"\n", args...) // its errors stay, and Flush tells them
+}
 
 func (t table) section(title, left, right string) {
 	_ = t.w.Flush() // its errors stay
