@@ -175,3 +175,39 @@ func BenchmarkCommands(b *testing.B) {
 		})
 	}
 }
+
+// TestCommandsDeletedPending: what is pending of a deleted message cannot be claimed, and everything else still arrives.
+func TestCommandsDeletedPending(t *testing.T) {
+	s := redistest.Start(t, redistest.Options{})
+	for i := range 4 {
+		s.MustDo("XADD", "from", fmt.Sprint(i+1, "-0"), "f", "v")
+	}
+	s.MustDo("XGROUP", "CREATE", "from", "g", 0)
+	s.MustDo("XREADGROUP", "GROUP", "g", "alice", "STREAMS", "from", ">")
+	s.MustDo("XDEL", "from", "2-0", "4-0")
+	to, err := ParseRelease(s.Version.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dump := []byte(s.MustDo("DUMP", "from").Text)
+	_, err = to.Commands(Value{Type: dump[0]}, []byte("to"), bytes.NewReader(dump[1:len(dump)-FooterSize]), 1000, func(args ...[]byte) error {
+		words := make([]any, len(args))
+		for i, a := range args {
+			words[i] = a
+		}
+		return s.Do(words...).Err()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, p := range s.MustDo("XPENDING", "to", "g", "-", "+", 9).Array {
+		ids = append(ids, p.Array[0].Text)
+	}
+	if !slices.Equal(ids, []string{"1-0", "3-0"}) {
+		t.Errorf("pending are %q", ids)
+	}
+	if from, to := s.MustDo("XRANGE", "from", "-", "+"), s.MustDo("XRANGE", "to", "-", "+"); fmt.Sprint(from) != fmt.Sprint(to) {
+		t.Errorf("%v\nwant\n%v", to, from)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -213,3 +214,37 @@ func BenchmarkElements(b *testing.B) {
 		})
 	}
 }
+
+// TestElementsMemory: a long string takes no more memory than a short one, compressed or not.
+func TestElementsMemory(t *testing.T) {
+	const size = 64 << 20
+	packed := []byte{0, 'a'}
+	for raw := 1; raw < size; raw += 264 {
+		packed = append(packed, 7<<5, 255, 0)
+	}
+	raw := 1 + (len(packed)-2)/3*264
+	for name, r := range map[string]io.Reader{
+		"plain":      io.MultiReader(bytes.NewReader(appendLength(nil, size)), io.LimitReader(zeros{}, size)),
+		"compressed": bytes.NewReader(lzfOf(packed, raw)),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		total, longest := 0, 0
+		err := Value{Type: TypeString}.Elements(r, func(e *Element) error {
+			total += len(e.Value)
+			longest = max(longest, len(e.Value))
+			return nil
+		})
+		runtime.ReadMemStats(&after)
+		if err != nil || total < size || longest > pieceSize+1000 {
+			t.Errorf("%s: %d bytes in pieces of up to %d, %v", name, total, longest, err)
+		}
+		if used := after.TotalAlloc - before.TotalAlloc; used > 1<<20 {
+			t.Errorf("%s: %d bytes allocated", name, used)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -154,3 +154,54 @@ func TestRewriteMade(t *testing.T) {
 		})
 	}
 }
+
+// TestRewriteGenerated: values as they are made in use, of every size, from the newest servers and the default one to every release.
+func TestRewriteGenerated(t *testing.T) {
+	for _, from := range []string{"redis-8.0", "valkey-9.1", ""} {
+		t.Run("from "+from, func(t *testing.T) {
+			if from != "" {
+				redistest.Require(t, from)
+			}
+			source := redistest.Start(t, redistest.Options{Release: from})
+			if err := redistest.FillMixed(t.Context(), source.Endpoint(), 0.0005, 7); err != nil {
+				t.Fatal(err)
+			}
+			fillSizes(source)
+			fillFieldTTLs(source)
+			source.MustDo("SAVE")
+			data, err := os.ReadFile(filepath.Join(source.Dir, "dump.rdb"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, release := range redistest.Releases() {
+				to, err := ParseRelease(release)
+				if err != nil {
+					t.Fatal(err)
+				}
+				target := redistest.Start(t, redistest.Options{Release: release})
+				writeAll(t, target, to, data, restoreRewritten)
+				report, err := redistest.Compare(t.Context(), source.Endpoint(), target.Endpoint(), redistest.CompareOptions{IgnoreReadCounts: !to.since(7, 0)})
+				if err != nil || !report.Equal() || report.Keys < 700 {
+					t.Errorf("%s: %v, %v", release, report, err)
+				}
+				target.Stop()
+			}
+		})
+	}
+}
+
+// fillFieldTTLs writes hashes whose fields have deadlines, in a small and a large encoding, if the server has such.
+func fillFieldTTLs(s *redistest.Server) {
+	const deadline = 4102444800123
+	if s.Do("HPEXPIREAT", "no such key", deadline, "FIELDS", 1, "f").Err() != nil {
+		return
+	}
+	for i := range 800 {
+		for _, key := range []string{"ttl:small", "ttl:large"}[min(i/20, 1):] {
+			s.MustDo("HSET", key, i, strings.Repeat("v", i%50))
+			if i%3 > 0 {
+				s.MustDo("HPEXPIREAT", key, deadline+i/7*1000, "FIELDS", 1, i)
+			}
+		}
+	}
+}
