@@ -22,7 +22,7 @@ func (w *walker) str(scratch *[]byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		*scratch, err = appendLZF((*scratch)[:0], packed, int(min(h.raw, math.MaxInt)))
+		*scratch, err = appendLZF((*scratch)[:0], packed, int(min(h.raw, 1<<40)))
 		if err != nil {
 			return nil, fmt.Errorf("%w: a compressed string", ErrCorrupt)
 		}
@@ -109,7 +109,7 @@ func (w *walker) lzfPieces(h stringHead) error {
 		in = in[:min(int64(len(in)), end-w.offset())]
 		before := len(out)
 		var used int
-		if out, used = lzfStep(out, in, 0); used == 0 {
+		if out, used = lzfSteps(out, in, 0, emitted+pieceSize); used == 0 {
 			return fmt.Errorf("%w: a compressed string", ErrCorrupt)
 		}
 		w.pos += used

@@ -85,14 +85,8 @@ func AppendString(dst, enc []byte) ([]byte, error) {
 // appendLZF appends the raw bytes that the LZF block in holds.
 func appendLZF(dst, in []byte, raw int) ([]byte, error) {
 	start := len(dst)
-	for len(in) > 0 {
-		var used int
-		if dst, used = lzfStep(dst, in, start); used == 0 || len(dst)-start > raw {
-			return dst, ErrString
-		}
-		in = in[used:]
-	}
-	if len(dst)-start != raw {
+	dst, used := lzfSteps(dst, in, start, start+raw)
+	if used != len(in) || len(dst)-start != raw {
 		return dst, ErrString
 	}
 	return dst, nil
@@ -101,34 +95,40 @@ func appendLZF(dst, in []byte, raw int) ([]byte, error) {
 // lzfLongest is the greatest number of bytes that one step uses.
 const lzfLongest = 33
 
-// lzfStep appends what the first control byte of in and those that belong to it stand for (redis src/lzf_d.c has the
-// format): a control byte below 32 precedes that many literals plus one; else it begins a back reference of three
-// bits of length, extended by a byte if all are set, and thirteen bits of distance. References reach back to start of
-// dst at most. used is 0 if the bytes are wrong.
-func lzfStep(dst, in []byte, start int) (out []byte, used int) {
-	ctrl := int(in[0])
-	if ctrl < 32 {
-		used = ctrl + 2
-		if used > len(in) {
-			return dst, 0
+// lzfSteps appends what the beginning of in stands for until dst has the length of limit, or little more (redis src/lzf_d.c
+// has the format): a control byte below 32 precedes that many literals plus one; else it begins a back reference of three
+// bits of length, extended by a byte if all are set, and thirteen bits of distance. References reach back to start of dst at
+// most. It returns how many bytes of in were used: it stops before a step that is wrong or not there to its end.
+func lzfSteps(dst, in []byte, start, limit int) (out []byte, used int) {
+	for used < len(in) && len(dst) < limit {
+		ctrl := int(in[used])
+		if ctrl < 32 {
+			end := used + ctrl + 2
+			if end > len(in) {
+				return dst, used
+			}
+			dst = append(dst, in[used+1:end]...)
+			used = end
+			continue
 		}
-		return append(dst, in[1:used]...), used
+		n, next := ctrl>>5, used+2
+		if n == 7 {
+			next++
+		}
+		if next > len(in) {
+			return dst, used
+		}
+		if n == 7 {
+			n += int(in[used+1])
+		}
+		from := len(dst) - (ctrl&0x1f)<<8 - int(in[next-1]) - 1
+		if from < start {
+			return dst, used
+		}
+		dst = appendFrom(dst, from, n+2)
+		used = next
 	}
-	n, used := ctrl>>5, 2
-	if n == 7 {
-		used = 3
-	}
-	if used > len(in) {
-		return dst, 0
-	}
-	if n == 7 {
-		n += int(in[1])
-	}
-	from := len(dst) - (ctrl&0x1f)<<8 - int(in[used-1]) - 1
-	if from < start {
-		return dst, 0
-	}
-	return appendFrom(dst, from, n+2), used
+	return dst, used
 }
 
 // appendFrom appends n bytes from index from of dst itself, which may overlap what is appended.
