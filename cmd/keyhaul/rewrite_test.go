@@ -166,7 +166,7 @@ func TestUnsupported(t *testing.T) {
 			source.MustDo("HEXPIRE", "h", 1000, "FIELDS", 1, "f")
 			source.MustDo("SET", "behind", "it")
 			if how == "fail" {
-				p.exit(haul.ExitFailed, `HSETEX of "h"`, "deadlines of hash fields", "--unsupported")
+				p.exit(haul.ExitFailed, `HSETEX of "h"`, "hash field TTLs", "--unsupported")
 				return
 			}
 			at := source.Offset()
