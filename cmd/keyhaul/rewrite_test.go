@@ -75,6 +75,15 @@ func (f *forms) write(t *testing.T, round int) {
 			}
 		}
 	}
+	if round == 9 { // too large to be in memory as a whole
+		large := strings.Repeat("large value ", 500_000)
+		s.MustDo("SETEX", "{9}large", 5000, large)
+		s.MustDo("HSET", "{9}lh", "f", large)
+		s.MustDo("HSET", "{9}lh", "g", "v")
+		s.MustDo("XADD", "{9}lx", "MAXLEN", "5", "1-1", "f", large)
+		s.MustDo("RESTORE", "{9}lh-restored", 5_000_000, s.MustDo("DUMP", "{9}lh").Text)
+		s.MustDo("RESTORE", "{9}lx-restored", 0, s.MustDo("DUMP", "{9}lx").Text)
+	}
 	for _, name := range []string{"a", "h", "l", "set", "z", "x"} {
 		key := fmt.Sprintf("{%d}%s", round, name)
 		s.MustDo("RESTORE", key+"-restored", 5_000_000, s.MustDo("DUMP", key).Text)
