@@ -232,6 +232,16 @@ func TestRewriteTransaction(t *testing.T) {
 	}
 }
 
+// TestRewriteOfRest: a transaction of which other commands were left out before is left out when nothing remains.
+func TestRewriteOfRest(t *testing.T) {
+	b := newRewriteBatch(t)
+	b.tx(0, "INCR a", "XIDMPRECORD x p i 1-1")
+	b.b.Commands[0].Skip = true
+	if err := apply(Config{Node: nodeOf(t, "redis 7.0")}, b.b); err != nil || describe(b.b) != "<needless>" {
+		t.Errorf("%s, %v", describe(b.b), err)
+	}
+}
+
 // TestRewriteNeedsNoMemory: commands that pass cost nothing.
 func TestRewriteNeedsNoMemory(t *testing.T) {
 	b := newRewriteBatch(t)
