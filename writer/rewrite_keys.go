@@ -57,7 +57,7 @@ func (r *rewriter) setTo(key, value int, at int64) {
 	m.command("SET")
 	m.args(key, key+1)
 	m.args(value, value+1)
-	if r.can.v62 {
+	if r.can.pxat {
 		m.word("PXAT")
 		m.number(at)
 		return

@@ -12,6 +12,7 @@ type abilities struct {
 	release rdb.Release
 
 	keepTTL       bool // SET KEEPTTL
+	pxat          bool // SET PXAT; false if that is not known, for there is another way
 	v62           bool // SET PXAT, XGROUP CREATECONSUMER, LPOP with a count, COPY, LMOVE and more: Redis 6.2
 	v70           bool // EXPIRE NX, ENTRIESREAD and ENTRIESADDED of streams, SPUBLISH
 	functions     bool
@@ -49,6 +50,7 @@ func abilitiesOf(r rdb.Release) abilities {
 	return abilities{
 		release:       r,
 		keepTTL:       since(6, 0) || valkey(7, 2),
+		pxat:          !unknown && (since(6, 2) || valkey(7, 2)),
 		v62:           since(6, 2) || valkey(7, 2),
 		v70:           since(7, 0) || valkey(7, 2),
 		functions:     since(7, 0) || valkey(7, 2),
