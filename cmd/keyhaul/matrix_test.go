@@ -165,7 +165,7 @@ Each pair was run by ` + "`make matrix`" + `: a source of one release with keys 
 stream, and in the end every key compared by value, deadline and metadata. The keys are strings (text, bytes, integers, empty, 6 MB,
 bitmaps, HyperLogLogs), lists, sets, hashes, sorted sets and geo sets in their small and large encodings, deadlines of keys and of
 hash fields, streams with groups, pending and deleted entries and idle consumers, functions, what scripts write, several databases,
-names of bytes, with data about the use of keys (LRU, LFU).
+names of bytes, and data about the use of keys (LRU, LFU), which is sent and not compared.
 
 - **works**: the target holds what the source holds.
 - **degraded**: with ` + "`--unsupported degrade`" + ` all but what the note names, for the target has nothing of the kind. Without it, keyhaul
