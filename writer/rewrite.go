@@ -24,10 +24,13 @@ type rewriter struct {
 	err   error     // of reading the spool
 	what  string    // the target lacks, if it does
 
-	made    draft
-	list    []madeCommand // what becomes of the entry
-	lost    bool          // something was left out that the target lacks
-	trimmed bool          // the batch's buffer ends behind what is in it
+	made draft
+	list []madeCommand // what becomes of the entry
+	lost bool          // something was left out that the target lacks
+
+	opened bool   // the batch's buffer is in room, to be added to
+	room   []byte // of one batch after the other
+	old    []byte // the batch's own
 }
 
 // madeCommand is one command of what becomes of an entry. big is set if it is read from the spool.
@@ -57,7 +60,8 @@ func newRewriter(d *dispatcher) *rewriter {
 
 // apply rewrites a batch. An error ends the run.
 func (r *rewriter) apply(b *haul.Batch) error {
-	r.batch, r.trimmed = b, false
+	r.batch = b
+	defer r.close()
 	for i := 0; i < len(b.Entries); i++ {
 		e := &b.Entries[i]
 		if e.Drop != haul.DropNone {
