@@ -28,6 +28,11 @@ test-releases: setup ## run all tests once against each of seven releases of Red
 		echo "$$release"; KEYHAUL_TEST_SERVER=$$release go test -count=1 -timeout 20m ./... || failed=1; \
 	done; exit $${failed:-0}
 
+.PHONY: matrix
+matrix: setup ## haul keys of every kind between each pair of seven releases (two minutes); results in docs/matrix.md
+	scripts/servers.sh all
+	KEYHAUL_TEST_MATRIX=$(CURDIR)/docs/matrix.md go test -count=1 -timeout 30m -run 'TestMatrix$$' ./cmd/keyhaul
+
 .PHONY: setup
 setup: ## install what the tests need beside Go: redis-server, a C compiler
 	scripts/setup.sh

@@ -64,6 +64,16 @@ func (b *Batch) CommandsOf(e *Entry) []Command { return b.Commands[e.First : e.F
 // KeyOf returns the key of a snapshot entry.
 func (b *Batch) KeyOf(e *Entry) *Key { return &b.Keys[e.First] }
 
+// Rewrite gives the batch another buffer in which a writer has put what it has written anew. By how much it is larger
+// counts in the channel's bound; that is not waited for, the reader will have to.
+func (b *Batch) Rewrite(buf []byte) {
+	if add := int64(cap(buf) - cap(b.Buf)); add > 0 && b.home != nil {
+		b.weight += add
+		b.home.share.release(-add)
+	}
+	b.Buf = buf
+}
+
 // Expect says that n more parts must be Done than the batch has entries, because an entry is written in parts.
 func (b *Batch) Expect(n int) { b.pending.Add(int32(n)) }
 

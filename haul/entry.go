@@ -32,7 +32,7 @@ type Entry struct {
 	Drop       Drop   // set by a filter: the entry is counted and completes, but is not written
 	DB         int32  // database selected when the entry begins
 	After      int32  // database selected at Resume
-	Off        uint32 // of Start in the batch's buffer, unless it is Big
+	Off        uint32 // of Start in the batch's buffer, unless it is Big; until a writer has rewritten the batch
 	First, N   uint32 // its elements in Batch.Keys or Batch.Commands
 	Big        *Big   // set if the entry was too large to be kept in the batch
 	Alone      bool   // set by a writer: it is written by itself, not in one run with its neighbours

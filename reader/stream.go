@@ -22,6 +22,7 @@ type streamDecoder struct {
 	args  []aof.Arg
 	tx    transaction
 
+	wrapped wrapped
 	streamEvents
 }
 
@@ -38,7 +39,7 @@ type streamEvents struct {
 const headRoom = 256
 
 // streamSpecs are the commands that are about the stream itself.
-type streamSpecs struct{ ping, sel, multi, exec, replconf *command.Spec }
+type streamSpecs struct{ ping, sel, multi, exec, replconf, rreplay *command.Spec }
 
 // transaction is a MULTI that was begun.
 type transaction struct {
@@ -88,7 +89,7 @@ func newStreamDecoder(ctx context.Context, bytes io.ReaderAt, out *haul.Channel,
 		batcher: k, bytes: bytes, limit: int64(out.EntryLimit()), streamEvents: events,
 		specs: streamSpecs{
 			ping: lookup("PING"), sel: lookup("SELECT"), multi: lookup("MULTI"), exec: lookup("EXEC"),
-			replconf: lookup("REPLCONF"),
+			replconf: lookup("REPLCONF"), rreplay: lookup("RREPLAY"),
 		},
 	}, nil
 }
@@ -123,6 +124,12 @@ func (d *streamDecoder) next() error {
 	c := txCommand{raw: aof.Arg{Off: from, Len: d.window.Rel() - from}, num: len(args)}
 	if name := args[0]; name.Off+name.Len <= int64(len(d.window.Kept())) {
 		c.spec = command.Lookup(d.kept(name))
+	}
+	if c.spec != nil && c.spec == d.specs.rreplay {
+		if err := d.unwrap(&c, start, from); err != nil {
+			return err
+		}
+		args = d.args
 	}
 	switch c.spec {
 	case d.specs.ping:

@@ -11,7 +11,6 @@ import (
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
-	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/keepalive"
 )
 
@@ -139,18 +138,6 @@ func newDispatcher(cfg Config) *dispatcher {
 	d.enc.own = []string{keys.Whole(), keys.WholeMark(), keys.Record(), keys.Lease(), keys.Refusals(), keys.Names()}
 	d.enc.standing = func() [][]string { return cfg.Store.Standing(d.leaseText()) }
 	return d
-}
-
-// knowsPXAT reports whether SET takes an absolute deadline: since Redis 6.2, and in what came of 7.2. Others get such
-// strings by RESTORE.
-func knowsPXAT(n topology.Node) bool {
-	switch n.Product {
-	case "redis":
-		return n.AtLeast(6, 2)
-	case "valkey", "redict":
-		return true
-	}
-	return false
 }
 
 // Run implements haul.Writer.

@@ -123,7 +123,7 @@ func (r *rewriter) bulkSize(i int) (n int64) {
 // inBatch writes a command behind what the batch's buffer holds.
 func (r *rewriter) inBatch(first, last int) haul.Command {
 	b := r.batch
-	r.trim()
+	r.open()
 	c := haul.Command{Spec: r.spec(first), DB: r.cmd.DB, Arg: uint32(len(b.Args)), NArg: uint32(last - first)}
 	c.Raw.Off = uint32(len(b.Buf))
 	b.Buf = resp.AppendArray(b.Buf, last-first)
@@ -144,19 +144,62 @@ func (r *rewriter) inBatch(first, last int) haul.Command {
 	return c
 }
 
-// trim cuts the batch's buffer behind what is in it: what the reader has left there is in the next batch as well.
-func (r *rewriter) trim() {
-	if r.trimmed {
+// open moves what the batch's commands are made of to where there is room for more.
+func (r *rewriter) open() {
+	if r.opened {
 		return
 	}
-	r.trimmed = true
+	r.opened, r.old = true, r.batch.Buf
 	end := uint32(0)
 	for i := range r.batch.Commands {
 		raw := r.batch.Commands[i].Raw
 		end = max(end, raw.Off+raw.Len)
 	}
-	r.batch.Buf = r.batch.Buf[:end]
+	r.batch.Buf = append(r.room[:0], r.old[:end]...) // behind it may be what the reader has left there
 }
+
+// close leaves the batch with a buffer that has only what is to be written: its own if that is large enough.
+func (r *rewriter) close() {
+	if !r.opened {
+		return
+	}
+	b := r.batch
+	r.opened, r.room, b.Buf = false, b.Buf, r.old
+	if cap(r.room) > mostRoom {
+		defer func() { r.room = nil }()
+	}
+	size := 0
+	r.each(func(c *haul.Command) { size += int(c.Raw.Len) })
+	if size > cap(b.Buf) {
+		b.Rewrite(make([]byte, 0, size))
+	}
+	b.Buf = b.Buf[:0]
+	r.each(func(c *haul.Command) {
+		by := uint32(len(b.Buf)) - c.Raw.Off // modulo 2^32, as all of it
+		b.Buf = append(b.Buf, r.room[c.Raw.Off:c.Raw.Off+c.Raw.Len]...)
+		c.Raw.Off += by
+		for i := c.Arg; i < c.Arg+c.NArg; i++ {
+			b.Args[i].Off += by
+		}
+	})
+}
+
+// each calls f for each command of the batch that is in its buffer and may be written.
+func (r *rewriter) each(f func(c *haul.Command)) {
+	for i := range r.batch.Entries {
+		e := &r.batch.Entries[i]
+		if e.Kind != haul.KindCommand && e.Kind != haul.KindTransaction || e.Big != nil {
+			continue
+		}
+		cmds := r.batch.CommandsOf(e)
+		for j := range cmds {
+			f(&cmds[j])
+		}
+	}
+}
+
+// mostRoom is how much memory is kept for the next batch.
+const mostRoom = 1 << 20
 
 // spec is that of a command that was made: its name is always written anew.
 func (r *rewriter) spec(first int) *command.Spec {

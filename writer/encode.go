@@ -4,6 +4,7 @@ import (
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
 	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
 // encoder writes items as the commands that this target takes.
@@ -64,4 +65,16 @@ func (c *encoder) bulk(o *outbox, v []byte) {
 func (o *outbox) end() {
 	o.arena = append(o.arena, '\r', '\n')
 	o.size += 2
+}
+
+// knowsPXAT reports whether SET takes an absolute deadline: since Redis 6.2, and in what came of 7.2. Others get such
+// strings by RESTORE.
+func knowsPXAT(n topology.Node) bool {
+	switch n.Product {
+	case "redis":
+		return n.AtLeast(6, 2)
+	case "valkey", "redict":
+		return true
+	}
+	return false
 }

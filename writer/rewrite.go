@@ -24,10 +24,13 @@ type rewriter struct {
 	err   error     // of reading the spool
 	what  string    // the target lacks, if it does
 
-	made    draft
-	list    []madeCommand // what becomes of the entry
-	lost    bool          // something was left out that the target lacks
-	trimmed bool          // the batch's buffer ends behind what is in it
+	made draft
+	list []madeCommand // what becomes of the entry
+	lost bool          // something was left out that the target lacks
+
+	opened bool   // the batch's buffer is in room, to be added to
+	room   []byte // of one batch after the other
+	old    []byte // the batch's own
 }
 
 // madeCommand is one command of what becomes of an entry. big is set if it is read from the spool.
@@ -57,7 +60,8 @@ func newRewriter(d *dispatcher) *rewriter {
 
 // apply rewrites a batch. An error ends the run.
 func (r *rewriter) apply(b *haul.Batch) error {
-	r.batch, r.trimmed = b, false
+	r.batch = b
+	defer r.close()
 	for i := 0; i < len(b.Entries); i++ {
 		e := &b.Entries[i]
 		if e.Drop != haul.DropNone {
@@ -69,7 +73,7 @@ func (r *rewriter) apply(b *haul.Batch) error {
 			}
 			continue
 		}
-		if e.Kind != haul.KindCommand && e.Kind != haul.KindTransaction || !slices.ContainsFunc(b.CommandsOf(e), r.concerns) {
+		if e.Kind != haul.KindCommand && e.Kind != haul.KindTransaction || !r.concerns(b, e) {
 			continue
 		}
 		more, err := r.entry(i)
@@ -88,9 +92,14 @@ func (r *rewriter) own(b *haul.Batch) {
 	}
 }
 
-// concerns reports whether there is a rule for a command.
-func (r *rewriter) concerns(c haul.Command) bool {
-	return c.Spec != nil && !c.Skip && r.rules[c.Spec.ID()] != nil
+// concerns reports whether there is a rule for a command of an entry.
+func (r *rewriter) concerns(b *haul.Batch, e *haul.Entry) bool {
+	for i := e.First; i < e.First+e.N; i++ {
+		if spec := b.Commands[i].Spec; spec != nil && r.rules[spec.ID()] != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // lacksFunctions decides on a library of the snapshot.
@@ -108,7 +117,7 @@ func (r *rewriter) entry(i int) (more int, err error) {
 	changed := false
 	for j := e.First; j < e.First+e.N; j++ {
 		c := &r.batch.Commands[j]
-		if !r.concerns(*c) {
+		if c.Skip || c.Spec == nil || r.rules[c.Spec.ID()] == nil {
 			r.list = append(r.list, madeCommand{*c, e.Big})
 			continue
 		}
@@ -154,13 +163,14 @@ func (r *rewriter) command(c *haul.Command) (changed bool, err error) {
 // replace puts what r.list holds in the place of an entry, and returns how many entries more there are.
 func (r *rewriter) replace(e *haul.Entry) (more int) {
 	b := r.batch
+	left := slices.ContainsFunc(r.list, func(c madeCommand) bool { return !c.Skip })
 	switch {
-	case len(r.list) == 0 && b.Own:
+	case !left && b.Own:
 		return 0 // all of those are sent: the target will say so
-	case len(r.list) == 0 && r.lost:
+	case !left && r.lost:
 		e.Drop = haul.DropUnsupported
 		return 0
-	case len(r.list) == 0:
+	case !left:
 		e.Drop = haul.DropNeedless
 		return 0
 	case len(r.list) == 1 || e.Kind == haul.KindTransaction:

@@ -57,7 +57,7 @@ func (r *rewriter) setTo(key, value int, at int64) {
 	m.command("SET")
 	m.args(key, key+1)
 	m.args(value, value+1)
-	if r.can.v62 {
+	if r.can.pxat {
 		m.word("PXAT")
 		m.number(at)
 		return
@@ -205,7 +205,7 @@ func (r *rewriter) hsetex() outcome {
 			exists = true
 		}
 	}
-	if i+2 >= r.n || until >= r.n || r.can.hsetex && (!exists || r.can.hsetexNX) {
+	if i+2 >= r.n || until >= r.n {
 		return passes
 	}
 	fields := i + 2
@@ -216,7 +216,14 @@ func (r *rewriter) hsetex() outcome {
 			return passes
 		}
 	}
-	m := &r.made
+	late := at > r.can.lastFieldTTL && r.can.fieldTTL
+	if r.can.hsetex && !late && (!exists || r.can.hsetexNX) {
+		return passes
+	}
+	m, out := &r.made, anew
+	if late {
+		at, out = r.can.lastFieldTTL, r.without(lacksLateTTL, lossy)
+	}
 	if r.can.hsetex {
 		m.command("HSETEX")
 		m.args(1, 2)
@@ -228,7 +235,7 @@ func (r *rewriter) hsetex() outcome {
 			m.word("KEEPTTL")
 		}
 		m.args(i, r.n)
-		return anew
+		return out
 	}
 	m.command("HSET")
 	m.args(1, 2)
@@ -249,7 +256,20 @@ func (r *rewriter) hsetex() outcome {
 	for k := fields; k < r.n; k += 2 {
 		m.args(k, k+1)
 	}
-	return anew
+	return out
+}
+
+// expireField is about HPEXPIREAT key deadline [condition] FIELDS n field …
+func (r *rewriter) expireField() outcome {
+	at, ok := r.deadline(command.Deadline{Arg: 2})
+	if !ok || at <= r.can.lastFieldTTL {
+		return passes
+	}
+	r.made.command("HPEXPIREAT")
+	r.made.args(1, 2)
+	r.made.number(r.can.lastFieldTTL)
+	r.made.args(3, r.n)
+	return r.without(lacksLateTTL, lossy)
 }
 
 // hgetdel is about HGETDEL key FIELDS n field …, which Valkey sends as it was issued.

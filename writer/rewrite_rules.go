@@ -1,6 +1,8 @@
 package writer
 
 import (
+	"math"
+
 	"github.com/keyhaul/keyhaul/internal/command"
 	"github.com/keyhaul/keyhaul/rdb"
 )
@@ -10,12 +12,14 @@ type abilities struct {
 	release rdb.Release
 
 	keepTTL       bool // SET KEEPTTL
+	pxat          bool // SET PXAT; false if that is not known, for there is another way
 	v62           bool // SET PXAT, XGROUP CREATECONSUMER, LPOP with a count, COPY, LMOVE and more: Redis 6.2
 	v70           bool // EXPIRE NX, ENTRIESREAD and ENTRIESADDED of streams, SPUBLISH
 	functions     bool
-	ifEq          bool // SET IFEQ
-	ifNe          bool // SET IFNE, IFDEQ, IFDNE
-	fieldTTL      bool // HPEXPIREAT
+	ifEq          bool  // SET IFEQ
+	ifNe          bool  // SET IFNE, IFDEQ, IFDNE
+	fieldTTL      bool  // HPEXPIREAT
+	lastFieldTTL  int64 // the last deadline that a field can have, in unix milliseconds
 	hsetex        bool
 	hsetexNX      bool // HSETEX NX and XX
 	hgetdel       bool
@@ -27,6 +31,9 @@ type abilities struct {
 	arrays        bool
 }
 
+// lastFieldTTL is in the year 4199: Redis keeps the deadline of a field in 46 bits (ebuckets.h, EB_EXPIRE_TIME_MAX).
+const lastFieldTTL = 1<<46 - 1
+
 // abilitiesOf is a table by release. A server that does not say what it is takes whatever comes, as far as is known.
 func abilitiesOf(r rdb.Release) abilities {
 	unknown := r == rdb.Release{}
@@ -36,15 +43,21 @@ func abilitiesOf(r rdb.Release) abilities {
 	valkey := func(major, minor int) bool {
 		return unknown || r.Valkey && (r.Major > major || r.Major == major && r.Minor >= minor)
 	}
+	last := int64(math.MaxInt64)
+	if since(7, 4) && !unknown {
+		last = lastFieldTTL
+	}
 	return abilities{
 		release:       r,
 		keepTTL:       since(6, 0) || valkey(7, 2),
+		pxat:          !unknown && (since(6, 2) || valkey(7, 2)),
 		v62:           since(6, 2) || valkey(7, 2),
 		v70:           since(7, 0) || valkey(7, 2),
 		functions:     since(7, 0) || valkey(7, 2),
 		ifEq:          since(8, 4) || valkey(8, 1),
 		ifNe:          since(8, 4),
 		fieldTTL:      since(7, 4) || valkey(9, 0),
+		lastFieldTTL:  last,
 		hsetex:        since(8, 0) || valkey(9, 0),
 		hsetexNX:      valkey(9, 0),
 		hgetdel:       since(8, 0) || valkey(9, 1),
@@ -59,8 +72,9 @@ func abilitiesOf(r rdb.Release) abilities {
 
 // What targets lack, for people.
 const (
-	lacksFieldTTL   = "deadlines of hash fields"
-	lacksKeepTTL    = "HSETEX, which keeps deadlines of hash fields"
+	lacksFieldTTL   = "hash field TTLs"
+	lacksLateTTL    = "hash field TTLs after the year 4199"
+	lacksKeepTTL    = "HSETEX, which keeps hash field TTLs"
 	lacksFunctions  = "functions"
 	lacksVectors    = "vector sets"
 	lacksArrays     = "arrays"
@@ -96,6 +110,9 @@ func rulesFor(can abilities) []rule {
 	lacking(can.deletesByRefs, lacksReferences, "XDELEX", "XACKDEL", "XNACK")
 	if !can.idempotence {
 		add(func(*rewriter) outcome { return needless }, "XCFGSET")
+	}
+	if can.fieldTTL && can.lastFieldTTL < math.MaxInt64 {
+		add((*rewriter).expireField, "HPEXPIREAT")
 	}
 	if !can.hsetex || !can.hsetexNX {
 		add((*rewriter).hsetex, "HSETEX")

@@ -9,6 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
@@ -83,10 +84,20 @@ func describe(b *haul.Batch) string {
 					words[1] = "script"
 				}
 			}
+			if e.Big == nil && string(b.Bytes(cmds[j].Raw)) != string(resp.AppendCommand(nil, wireOf(n, arg)...)) {
+				all = append(all, fmt.Sprintf("(wire form %q)", b.Bytes(cmds[j].Raw)))
+			}
 			all = append(all, strings.Join(words, " "))
 		}
 	}
 	return strings.Join(all, " | ")
+}
+
+func wireOf(n int, arg func(int) []byte) (words []string) {
+	for i := range n {
+		words = append(words, string(arg(i)))
+	}
+	return words
 }
 
 func TestRewrite(t *testing.T) {
@@ -98,7 +109,8 @@ func TestRewrite(t *testing.T) {
 		{"redis 6.2", "set k v XX GET", "SET k v"},
 		{"redis 8.0", "SET k v EX 10", "SET k v PXAT 1700000010000"},
 		{"redis 8.0", "SET k v NX PX 10", "SET k v PXAT 1700000000010"},
-		{"", "SET k v NX PX 10", "SET k v PXAT 1700000000010"},
+		{"", "SET k v NX PX 10", "SET k v | PEXPIREAT k 1700000000010"},
+		{"", "SET k v PXAT 5", "SET k v PXAT 5"},
 		{"redis 6.0", "SET k v PXAT 5", "SET k v | PEXPIREAT k 5"},
 		{"redis 6.0", "SET k v EXAT 5", "SET k v | PEXPIREAT k 5000"},
 		{"redis 6.0", "SET k v KEEPTTL", "SET k v KEEPTTL"},
@@ -134,6 +146,11 @@ func TestRewrite(t *testing.T) {
 		{"redis 7.0", "HSETEX h PXAT 5 FIELDS 1 f 1", "HSET h f 1"},
 		{"redis 7.0", "HPEXPIREAT h 5 FIELDS 1 f", "<unsupported>"},
 		{"redis 7.4", "HPEXPIREAT h 5 FIELDS 1 f", "HPEXPIREAT h 5 FIELDS 1 f"},
+		{"redis 8.0", "HPEXPIREAT h 70368744177664 FIELDS 1 f", "HPEXPIREAT h 70368744177663 FIELDS 1 f"},
+		{"redis 8.0", "HPEXPIREAT h 70368744177663 FIELDS 1 f", "HPEXPIREAT h 70368744177663 FIELDS 1 f"},
+		{"redis 8.0", "HSETEX h PXAT 99999999999999 FIELDS 1 f v", "HSETEX h PXAT 70368744177663 FIELDS 1 f v"},
+		{"redis 7.4", "HSETEX h PXAT 99999999999999 FIELDS 1 f v", "HSET h f v | HPEXPIREAT h 70368744177663 FIELDS 1 f"},
+		{"valkey 9.1", "HSETEX h PXAT 99999999999999 FIELDS 1 f v", "HSETEX h PXAT 99999999999999 FIELDS 1 f v"},
 		{"valkey 8.1", "HPERSIST h FIELDS 1 f", "<unsupported>"},
 		{"redis 7.0", "HGETDEL h FIELDS 2 f g", "HDEL h f g"},
 		{"valkey 9.1", "HGETDEL h FIELDS 2 f g", "HGETDEL h FIELDS 2 f g"},
@@ -224,6 +241,49 @@ func TestRewriteTransaction(t *testing.T) {
 		if got != tt.want || err != nil || len(b.Entries) != 1 || b.Entries[0].Kind != haul.KindTransaction {
 			t.Errorf("%s: %s, %v, want %s", tt.in, got, err, tt.want)
 		}
+	}
+}
+
+// TestRewriteOfRest: a transaction of which other commands were left out before is left out when nothing remains.
+func TestRewriteOfRest(t *testing.T) {
+	b := newRewriteBatch(t)
+	b.tx(0, "INCR a", "XIDMPRECORD x p i 1-1")
+	b.b.Commands[0].Skip = true
+	if err := apply(Config{Node: nodeOf(t, "redis 7.0")}, b.b); err != nil || describe(b.b) != "<needless>" {
+		t.Errorf("%s, %v", describe(b.b), err)
+	}
+}
+
+// TestRewriteBatch: others in the batch stay what they are, and its buffer has no more than what is written.
+func TestRewriteBatch(t *testing.T) {
+	var lines, want []string
+	for i := range 200 {
+		lines = append(lines, fmt.Sprintf("HSET h %d v", i), fmt.Sprintf("EXPIRE k%d 10", i), fmt.Sprintf("XIDMPRECORD x p %d 1-1", i))
+		want = append(want, fmt.Sprintf("HSET h %d v", i), fmt.Sprintf("PEXPIREAT k%d 1700000010000", i), "<needless>")
+	}
+	b := newRewriteBatch(t)
+	for _, line := range lines {
+		b.words(line)
+	}
+	r := newDispatcher(Config{Node: nodeOf(t, "redis 7.0"), Log: zerolog.Nop()}).rewriter
+	for range 2 { // it may be done again, and is nothing new then
+		if err := r.apply(b.b); err != nil || describe(b.b) != strings.Join(want, " | ") {
+			t.Fatalf("%.300s, %v", describe(b.b), err)
+		}
+		size := 0
+		for i := range b.b.Commands {
+			size += int(b.b.Commands[i].Raw.Len)
+		}
+		if len(b.b.Buf) != size {
+			t.Errorf("%d bytes in the buffer, commands have %d", len(b.b.Buf), size)
+		}
+	}
+	full := newRewriteBatch(t)
+	full.words("EXPIRE k 10")
+	full.b.Buf = append(full.b.Buf, make([]byte, haul.BatchBytes)...)
+	buf := &full.b.Buf[0]
+	if err := r.apply(full.b); err != nil || &full.b.Buf[0] != buf {
+		t.Errorf("another buffer was taken although there was room: %v", err)
 	}
 }
 

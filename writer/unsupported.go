@@ -13,7 +13,7 @@ type lacking struct {
 	item
 	command string
 	keys    []string
-	what    string // the target lacks, in the plural: "deadlines of hash fields"
+	what    string // the target lacks, in the plural: "hash field TTLs"
 	rest    bool   // something is left to be done without that
 }
 

@@ -75,9 +75,88 @@ func (f *forms) write(t *testing.T, round int) {
 			}
 		}
 	}
+	if round == 9 { // too large to be in memory as a whole
+		large := strings.Repeat("large value ", 500_000)
+		s.MustDo("SETEX", "{9}large", 5000, large)
+		s.MustDo("HSET", "{9}lh", "f", large)
+		s.MustDo("HSET", "{9}lh", "g", "v")
+		s.MustDo("XADD", "{9}lx", "MAXLEN", "5", "1-1", "f", large)
+		s.MustDo("RESTORE", "{9}lh-restored", 5_000_000, s.MustDo("DUMP", "{9}lh").Text)
+		s.MustDo("RESTORE", "{9}lx-restored", 0, s.MustDo("DUMP", "{9}lx").Text)
+	}
 	for _, name := range []string{"a", "h", "l", "set", "z", "x"} {
 		key := fmt.Sprintf("{%d}%s", round, name)
 		s.MustDo("RESTORE", key+"-restored", 5_000_000, s.MustDo("DUMP", key).Text)
+	}
+}
+
+// newTrialBetween starts servers of two releases, without data.
+func newTrialBetween(t *testing.T, from, to string, cluster bool) *trial {
+	t.Helper()
+	rt.Require(t, from)
+	rt.Require(t, to)
+	s := &trial{t: t, setup: setup{cluster: cluster}, state: t.TempDir(), stopLoad: func() {}}
+	s.source = rt.Start(t, rt.Options{Release: from, Config: map[string]string{"repl-backlog-size": "64mb"}})
+	if cluster {
+		s.whole = rt.StartCluster(t, rt.ClusterOptions{Options: rt.Options{Release: to}, Primaries: 3})
+		s.nodes, s.target = s.whole.Nodes, s.whole.Endpoint()
+	} else {
+		target := rt.Start(t, rt.Options{Release: to})
+		s.nodes, s.target = []*rt.Server{target}, target.Endpoint()
+	}
+	s.args = []string{"--source", s.source.URL(), "--target", s.nodes[0].URL(), "--unsupported", "degrade"}
+	return s
+}
+
+// TestSoakToOtherRelease kills a keyhaul whose target is another release than its source, under load.
+func TestSoakToOtherRelease(t *testing.T) {
+	t.Parallel()
+	for _, ends := range []struct {
+		from, to string
+		cluster  bool
+		mix      rt.Mix
+	}{
+		{"redis-7.0", "redis-6.0", false, rt.MixHard},
+		{"redis-7.0", "redis-6.0", true, rt.MixHard},
+		{"redis-7.0", "redis-6.0", true, rt.MixCross},
+		{"valkey-9.1", "redis-7.0", true, rt.MixCross},
+		{"valkey-9.1", "redis-8.0", false, rt.MixHard},
+		{"redis-8.0", "valkey-9.1", true, rt.MixHard},
+	} {
+		t.Run(fmt.Sprintf("%s to %s, cluster %t, %v", ends.from, ends.to, ends.cluster, ends.mix), func(t *testing.T) {
+			t.Parallel()
+			s := newTrialBetween(t, ends.from, ends.to, ends.cluster)
+			s.startLoadOf(ends.mix)
+			s.start()
+			for i := range rounds() {
+				s.strike(func() {
+					pause(0, 100*time.Millisecond)
+					s.kill()
+				})
+				if i%3 == 2 {
+					s.state = t.TempDir()
+				}
+				s.start()
+			}
+			s.equal(1)
+		})
+	}
+}
+
+// TestSettledFromOtherRelease: keys of slots that move between shards of a source are read there, and written as an older
+// target takes them.
+func TestSettledFromOtherRelease(t *testing.T) {
+	t.Parallel()
+	rt.Require(t, "redis-7.0")
+	rt.Require(t, "redis-6.0")
+	s := newShardsTrialTo(t, rt.ClusterOptions{Options: rt.Options{Release: "redis-7.0"}}, 0, rt.Options{Release: "redis-6.0"})
+	p := s.from.Primaries()
+	slots := s.fillSlots(p[0], 5)
+	s.begin()
+	waysToMove["classic"](s, slots, p[0], p[1])
+	s.from.WaitOK()
+	if r := s.equal(); r.Target.Counts["settled_keys"] == 0 {
+		t.Errorf("nothing was settled: %v", r.Target.Counts)
 	}
 }
 
@@ -93,21 +172,10 @@ func TestStreamToOtherRelease(t *testing.T) {
 		{"redis-6.0", "valkey-9.1"},
 		{"valkey-9.1", "redis-6.0"},
 	} {
-		rt.Require(t, ends[0])
-		rt.Require(t, ends[1])
 		t.Run(ends[0]+" to "+ends[1], func(t *testing.T) {
 			t.Parallel()
 			onEachTarget(t, func(t *testing.T, cluster bool) {
-				s := &trial{t: t, setup: setup{cluster: cluster}, state: t.TempDir(), stopLoad: func() {}}
-				s.source = rt.Start(t, rt.Options{Release: ends[0], Config: map[string]string{"repl-backlog-size": "64mb"}})
-				if cluster {
-					s.whole = rt.StartCluster(t, rt.ClusterOptions{Options: rt.Options{Release: ends[1]}, Primaries: 3})
-					s.nodes, s.target = s.whole.Nodes, s.whole.Endpoint()
-				} else {
-					target := rt.Start(t, rt.Options{Release: ends[1]})
-					s.nodes, s.target = []*rt.Server{target}, target.Endpoint()
-				}
-				s.args = []string{"--source", s.source.URL(), "--target", s.nodes[0].URL(), "--unsupported", "degrade"}
+				s := newTrialBetween(t, ends[0], ends[1], cluster)
 				s.start()
 				s.streams()
 				known := forms{source: s.source}
@@ -166,7 +234,7 @@ func TestUnsupported(t *testing.T) {
 			source.MustDo("HEXPIRE", "h", 1000, "FIELDS", 1, "f")
 			source.MustDo("SET", "behind", "it")
 			if how == "fail" {
-				p.exit(haul.ExitFailed, `HSETEX of "h"`, "deadlines of hash fields", "--unsupported")
+				p.exit(haul.ExitFailed, `HSETEX of "h"`, "hash field TTLs", "--unsupported")
 				return
 			}
 			at := source.Offset()
