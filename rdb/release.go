@@ -162,6 +162,9 @@ func (to Release) reads(t byte, valkey bool) bool {
 	return t <= TypeStream && t != 8
 }
 
+// FieldTTLs tells whether fields of a value of type t may have deadlines.
+func FieldTTLs(t byte) bool { return t >= Type22 && t <= TypeHashTTLListpack }
+
 // typeKind returns the type that stands for all of a kind, 0 for one that is not known and for strings, which every
 // release reads.
 func typeKind(t byte, valkey bool) byte {
