@@ -192,13 +192,13 @@ func (c *commands) field(e *Element) error {
 	if err := c.add("HSET", e.Name, e.Value); err != nil {
 		return err
 	}
-	if e.ExpireAt > 0 && !c.to.FieldTTLs() {
-		c.lost = lostFieldTTLs
-	} else if e.ExpireAt > 0 {
+	at, lost := c.to.fieldTTL(e.ExpireAt)
+	c.lost = join(c.lost, lost)
+	if at > 0 {
 		for len(c.deadlines) < c.count {
 			c.deadlines = append(c.deadlines, 0)
 		}
-		c.deadlines[c.count-1] = e.ExpireAt
+		c.deadlines[c.count-1] = at
 	}
 	return nil
 }

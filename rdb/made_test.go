@@ -247,6 +247,12 @@ func madeValues() []sample {
 			[]string{field("f", "v", 0), field("g", "w", soon)},
 		},
 		{
+			"late of Valkey",
+			Value{Type22, true},
+			newSnapshot("").len(2).str("f", "v").i64(LastFieldTTL+5).str("g", "w").i64(soon).b,
+			[]string{field("f", "v", LastFieldTTL+5), field("g", "w", soon)},
+		},
+		{
 			"23 of Redis",
 			Value{Type: Type23},
 			encoded(lp("g", "w", soon, "f", 1, 0)),

@@ -69,6 +69,21 @@ func (to Release) redis(major, minor int) bool { return !to.Valkey && to.since(m
 // FieldTTLs tells whether fields of hashes can have deadlines.
 func (to Release) FieldTTLs() bool { return to.redis(7, 4) || to.Valkey && to.since(9, 0) }
 
+// LastFieldTTL is the last deadline that a field can have in Redis, in the year 4199, in unix milliseconds: it keeps 46 bits
+// (redis src/t_hash.c, HFE_MAX_ABS_TIME_MSEC). Valkey takes any.
+const LastFieldTTL = 1<<46 - 1
+
+// fieldTTL returns the deadline that a field gets whose own is at, and what is lost.
+func (to Release) fieldTTL(at int64) (possible int64, lost string) {
+	switch {
+	case at > 0 && !to.FieldTTLs():
+		return 0, lostFieldTTLs
+	case at > LastFieldTTL && !to.Valkey:
+		return LastFieldTTL, lostLateTTLs
+	}
+	return at, ""
+}
+
 // Functions tells whether there are functions.
 func (to Release) Functions() bool { return to.since(7, 0) }
 
@@ -86,6 +101,7 @@ const (
 // What a release may lack.
 const (
 	lostFieldTTLs = "hash field TTLs"
+	lostLateTTLs  = "hash field TTLs after the year 4199"
 	lostProducers = "idempotent producers"
 	lostUnowned   = "pending entries of no consumer"
 	lostMetadata  = "key metadata"
@@ -113,6 +129,8 @@ func (to Release) form(t byte, valkey bool) (Form, string) {
 		return FormDegraded, lostFieldTTLs
 	case kind == TypeArray:
 		return FormMissing, "arrays"
+	case kind == TypeHashTTL && !to.Valkey:
+		return FormRewritten, lostLateTTLs
 	case kind == TypeStream && !to.redis(8, 6) && t == TypeStream5:
 		return FormRewritten, join(lostUnowned, lostProducers)
 	case kind == TypeStream && t == TypeStream5:
@@ -144,6 +162,9 @@ func (to Release) reads(t byte, valkey bool) bool {
 	return t <= TypeStream && t != 8
 }
 
+// FieldTTLs tells whether fields of a value of type t may have deadlines.
+func FieldTTLs(t byte) bool { return t >= Type22 && t <= TypeHashTTLListpack }
+
 // typeKind returns the type that stands for all of a kind, 0 for one that is not known and for strings, which every
 // release reads.
 func typeKind(t byte, valkey bool) byte {
@@ -169,17 +190,13 @@ func typeKind(t byte, valkey bool) byte {
 	return 0
 }
 
-// join names several things that are lost, each once.
-func join(all ...string) string {
-	var text strings.Builder
-	for _, one := range all {
-		if one == "" || strings.Contains(text.String(), one) {
-			continue
-		}
-		if text.Len() > 0 {
-			text.WriteString(", ")
-		}
-		text.WriteString(one)
+// join names what is lost, each thing once.
+func join(lost, more string) string {
+	switch {
+	case more == "" || strings.Contains(lost, more):
+		return lost
+	case lost == "":
+		return more
 	}
-	return text.String()
+	return lost + ", " + more
 }

@@ -75,10 +75,11 @@ func appendLength(dst []byte, n uint64) []byte {
 
 // rewriteFieldTTLs writes a hash whose fields may have deadlines. One without any becomes a plain one.
 func (to Release) rewriteFieldTTLs(dst []byte, v Value, body []byte) ([]byte, byte, string, error) {
-	least := int64(math.MaxInt64)
+	least, lost := int64(math.MaxInt64), ""
 	err := v.ElementsOf(body, func(e *Element) error {
-		if e.ExpireAt > 0 {
-			least = min(least, e.ExpireAt)
+		at, without := to.fieldTTL(e.ExpireAt)
+		if lost = join(lost, without); at > 0 {
+			least = min(least, at)
 		}
 		return nil
 	})
@@ -87,10 +88,7 @@ func (to Release) rewriteFieldTTLs(dst []byte, v Value, body []byte) ([]byte, by
 		return dst, 0, "", err
 	case least == math.MaxInt64:
 		dst, err = rewriteTable(dst, v, body, appendElement)
-		return dst, TypeHash, "", err
-	case !to.FieldTTLs():
-		dst, err = rewriteTable(dst, v, body, appendElement)
-		return dst, TypeHash, lostFieldTTLs, err
+		return dst, TypeHash, lost, err
 	case to.Valkey:
 		dst, err = rewriteTable(dst, v, body, func(dst []byte, e *Element) []byte {
 			at := e.ExpireAt
@@ -99,15 +97,15 @@ func (to Release) rewriteFieldTTLs(dst []byte, v Value, body []byte) ([]byte, by
 			}
 			return binary.LittleEndian.AppendUint64(appendElement(dst, e), uint64(at))
 		})
-		return dst, Type22, "", err
+		return dst, Type22, lost, err
 	}
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(least))
 	dst, err = rewriteTable(dst, v, body, func(dst []byte, e *Element) []byte {
 		ttl := uint64(0)
-		if e.ExpireAt > 0 {
-			ttl = uint64(e.ExpireAt-least) + 1
+		if at, _ := to.fieldTTL(e.ExpireAt); at > 0 {
+			ttl = uint64(at-least) + 1
 		}
 		return appendElement(appendLength(dst, ttl), e)
 	})
-	return dst, TypeHashTTL, "", err
+	return dst, TypeHashTTL, lost, err
 }

@@ -198,6 +198,12 @@ func (l *lane) builtReply(o *op, b []byte) {
 	}
 }
 
+// expired reports whether e says that there is nothing to be put in place, as it is when the deadlines of all fields of a hash
+// have passed. What the key had is removed then.
+func (o *op) expired(e *resp.Error) bool {
+	return o.kind == opBuilt && e.Text == "ERR no such key" && rdb.FieldTTLs(o.item.batch.KeyOf(o.entry()).Type)
+}
+
 func (l *lane) forgetBroken() {
 	l.broken = brokenBuild{}
 	l.unbuilt.Store(false)

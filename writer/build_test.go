@@ -1,6 +1,7 @@
 package writer
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -196,4 +197,49 @@ func TestLargeValueIsRefused(t *testing.T) {
 	r.drained()
 	same(t, src, g, names)
 	noParts(t, g)
+}
+
+// TestLargeValueExpiresAsItIsBuilt: when the deadlines of all fields of a hash have passed on the target, nothing is left to be put in
+// place. What the key had is gone then, and the haul goes on.
+func TestLargeValueExpiresAsItIsBuilt(t *testing.T) {
+	for _, release := range []string{"redis-8.0", "valkey-9.1"} {
+		for _, existing := range []Existing{ExistingReplace, ExistingSkip} {
+			t.Run(fmt.Sprintf("%s, %s", release, existing), func(t *testing.T) {
+				rt.Require(t, release)
+				rt.Require(t, "redis-8.0")
+				src := rt.Start(t, rt.Options{Release: "redis-8.0"})
+				for i := range 200 {
+					src.MustDo("HSET", "hash", i, randomText(25))
+				}
+				src.MustDo("SET", "next", "value")
+				fields := make([]any, 0, 204)
+				fields = append(fields, "HPEXPIREAT", "hash", time.Now().UnixMilli()+2000, "FIELDS", 200)
+				for i := range 200 {
+					fields = append(fields, i)
+				}
+				src.MustDo(fields...)
+				payload := dump(t, src, "hash")
+				rt.Eventually(t, limit, func() error {
+					if src.MustDo("EXISTS", "hash").Int != 0 {
+						return errors.New("the fields are still there")
+					}
+					return nil
+				})
+				dst := rt.Start(t, rt.Options{Release: release})
+				if existing == ExistingReplace {
+					dst.MustDo("SET", "hash", "what was there")
+				}
+				r := newRig(t, dst.Addr, building(false, func(c *Config) { c.Existing = existing }))
+				b := r.batch(true)
+				b.bigKey("hash", payload, nil)
+				b.key(0, "next", dump(t, src, "next"), nil)
+				b.send()
+				r.drained()
+				if dst.MustDo("EXISTS", "hash").Int != 0 || dst.MustDo("GET", "next").Text != "value" {
+					t.Error("the hash is there, or what followed is not")
+				}
+				noParts(t, targetOf(dst))
+			})
+		}
+	}
 }

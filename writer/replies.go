@@ -321,7 +321,7 @@ func (l *lane) txReply(o *op, b []byte) {
 	case l.failing && l.d.route.behind(l, o.item):
 		l.again(o, o.item, nil)
 	default:
-		if e := nestedError(b); e != nil && !l.d.torn(o.item, e) {
+		if e := nestedError(b); e != nil && !o.expired(e) && !l.d.torn(o.item, e) {
 			o.bad++
 		}
 	}

@@ -31,9 +31,6 @@ type abilities struct {
 	arrays        bool
 }
 
-// lastFieldTTL is in the year 4199: Redis keeps the deadline of a field in 46 bits (ebuckets.h, EB_EXPIRE_TIME_MAX).
-const lastFieldTTL = 1<<46 - 1
-
 // abilitiesOf is a table by release. A server that does not say what it is takes whatever comes, as far as is known.
 func abilitiesOf(r rdb.Release) abilities {
 	unknown := r == rdb.Release{}
@@ -45,7 +42,7 @@ func abilitiesOf(r rdb.Release) abilities {
 	}
 	last := int64(math.MaxInt64)
 	if since(7, 4) && !unknown {
-		last = lastFieldTTL
+		last = rdb.LastFieldTTL
 	}
 	return abilities{
 		release:       r,
