@@ -150,7 +150,7 @@ func TestSnapshotFileExpired(t *testing.T) {
 // fails, with file and position.
 func TestAppendOnlyFileCut(t *testing.T) {
 	t.Parallel()
-	source := rt.Start(t, rt.Options{Config: map[string]string{"appendonly": "yes"}})
+	source := rt.Start(t, logged("yes"))
 	source.MustDo("SET", "first", "v")
 	source.MustDo("MULTI")
 	source.MustDo("INCR", "n")
