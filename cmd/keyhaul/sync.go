@@ -31,6 +31,8 @@ after, or a cluster: name its nodes.`,
   keyhaul sync --source rediss://user:pw@old:6380 --source-tls-ca ca.pem --target redis://node1:7000,node2:7001
   keyhaul sync --source redis+sentinel://s1:26379,s2:26379/orders --target redis://node1:7000,node2:7001
   KEYHAUL_SOURCE_PASSWORD=… keyhaul sync --config one-shot.toml
+  keyhaul sync --source rdb:///backup/dump.rdb.zst --target redis://new:6379
+  keyhaul sync --source aof:///var/lib/redis/appendonlydir --target redis://new:6379
   keyhaul sync --source unix:///run/redis.sock --target redis://new:6379 --dry-run`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd, environ)
