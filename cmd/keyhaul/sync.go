@@ -143,7 +143,7 @@ func (a *app) stopped(err error, link haul.LinkStatus) error {
 
 // haul meets both ends and takes the source to the target, for as long as this process may write there.
 func (a *app) haul(ctx context.Context) error {
-	e, err := openEnds(a.cfg)
+	e, err := openEnds(ctx, a.cfg)
 	if err != nil {
 		return err
 	}
