@@ -126,13 +126,13 @@ func countsFromNow(b *haul.Batch, c *haul.Command) bool {
 }
 
 // bound finds where reading stops.
-func (in *Input) bound() error {
+func (in *Input) bound(ctx context.Context) error {
 	stop := in.files.Stop
 	if stop == (Stop{}) {
 		return nil
 	}
 	const remedy = "look at --aof-until, and at aof-timestamp-enabled of the server that wrote the file"
-	begin, err := in.commands()
+	begin, err := in.commands(ctx)
 	if err != nil {
 		return haul.Errorf(haul.ExitRefused, "check the file with redis-check-aof", "%w", err)
 	}
@@ -150,7 +150,7 @@ func (in *Input) bound() error {
 			continue
 		}
 		passed := false
-		err := in.walk(context.Background(), max(begin, p.from), to, func(offset, seconds int64, _ *command.Spec) bool {
+		err := in.walk(ctx, max(begin, p.from), to, func(offset, seconds int64, _ *command.Spec) bool {
 			if seconds > 0 && first == 0 {
 				first = seconds
 			}
@@ -177,7 +177,7 @@ func (in *Input) bound() error {
 }
 
 // commands is the position at which the commands begin.
-func (in *Input) commands() (int64, error) {
+func (in *Input) commands(ctx context.Context) (int64, error) {
 	p := in.parts[0]
 	if !p.snapshot() {
 		return 0, nil
@@ -186,7 +186,7 @@ func (in *Input) commands() (int64, error) {
 		return p.size, nil
 	}
 	d := rdb.NewDecoder(func(sum func([]byte)) *feed.Window {
-		return feed.New(context.Background(), &section{part: p, to: p.size}, &scrap{}, 0, headBytes, sum)
+		return feed.New(ctx, &section{part: p, to: p.size}, &scrap{}, 0, headBytes, sum)
 	})
 	err := d.Header()
 	for r := (rdb.Record{}); err == nil && r.Kind != rdb.KindEnd; {

@@ -31,7 +31,7 @@ func openAOF(t testing.TB, parts ...string) (*Input, error) {
 	if err := os.WriteFile(filepath.Join(dir, "a.manifest"), []byte(manifest), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	in, err := (&Files{AOF: true, Paths: []string{dir}}).Open()
+	in, err := (&Files{AOF: true, Paths: []string{dir}}).Open(t.Context())
 	if err == nil {
 		t.Cleanup(in.Close)
 	}

@@ -47,11 +47,14 @@ const (
 
 // Open opens the files and looks at what they are. Nothing of them is read to the end, but for an append-only file that
 // is to be read up to some time.
-func (f *Files) Open() (*Input, error) {
+func (f *Files) Open(ctx context.Context) (*Input, error) {
 	in := &Input{files: f}
-	err := in.open()
+	err := in.open(ctx)
 	if err == nil && f.AOF {
-		err = in.bound()
+		err = in.bound(ctx)
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		in.Close()
@@ -60,7 +63,7 @@ func (f *Files) Open() (*Input, error) {
 	return in, nil
 }
 
-func (in *Input) open() error {
+func (in *Input) open(ctx context.Context) error {
 	var paths []string
 	var base string
 	var err error
@@ -75,7 +78,7 @@ func (in *Input) open() error {
 		return err
 	}
 	for i, path := range paths {
-		p, err := openPart(path)
+		p, err := openPart(ctx, path)
 		if err == nil {
 			p.base = i == 0 && base != ""
 			p.from = in.size()
@@ -94,7 +97,7 @@ func (in *Input) open() error {
 }
 
 // openPart opens one file, or standard input.
-func openPart(path string) (*part, error) {
+func openPart(ctx context.Context, path string) (*part, error) {
 	p := &part{path: path}
 	var err error
 	if path == Stdin {
@@ -103,7 +106,7 @@ func openPart(path string) (*part, error) {
 		return nil, err
 	}
 	if p.info, err = p.file.Stat(); err == nil {
-		err = p.look()
+		err = p.look(ctx)
 	}
 	if err != nil {
 		p.close()
@@ -113,7 +116,7 @@ func openPart(path string) (*part, error) {
 }
 
 // look reads the first bytes.
-func (p *part) look() error {
+func (p *part) look(ctx context.Context) error {
 	if p.info.IsDir() {
 		return hint("name the file, or use a pattern such as /folder/*.rdb", "it is a folder")
 	}
@@ -133,6 +136,8 @@ func (p *part) look() error {
 		}
 	}
 	p.in = bufio.NewReaderSize(p.file, headBytes)
+	stop := context.AfterFunc(ctx, func() { _ = p.file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
 	head, err := p.in.Peek(headBytes)
 	p.head = bytes.Clone(head)
 	if errors.Is(err, io.EOF) {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"compress/gzip"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/keyhaul/keyhaul/haul"
@@ -150,7 +152,7 @@ func TestSnapshotFileExpired(t *testing.T) {
 // fails, with file and position.
 func TestAppendOnlyFileCut(t *testing.T) {
 	t.Parallel()
-	source := rt.Start(t, rt.Options{Config: map[string]string{"appendonly": "yes"}})
+	source := rt.Start(t, logged("yes"))
 	source.MustDo("SET", "first", "v")
 	source.MustDo("MULTI")
 	source.MustDo("INCR", "n")
@@ -179,4 +181,35 @@ func TestAppendOnlyFileCut(t *testing.T) {
 	start(t, "--source", "aof://"+file, "--target", target.URL()).
 		exit(haul.ExitFailed, file, "command at offset "+strconv.Itoa(len(whole)), "--aof-until offset:"+strconv.Itoa(len(whole)))
 	start(t, "--source", "aof://"+file, "--target", target.URL(), "--aof-until", "offset:"+strconv.Itoa(len(whole))).exit(haul.ExitDone)
+}
+
+// TestStdinInterrupted: a signal ends a run that waits for standard input, and the state says that the copy is not complete.
+func TestStdinInterrupted(t *testing.T) {
+	t.Parallel()
+	source, target := pair(t)
+	source.MustDo("SET", "k", "v")
+	whole := bytesOf(t, dump(source))
+	in, feed, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, ended: make(chan struct{}), stdin: in}
+	p.run(nil, "sync", "--source", "rdb://-", "--target", target.URL(), "--state-dir", "none", "--http", "127.0.0.1:0")
+	defer feed.Close()
+	_ = in.Close() // keyhaul has it
+	if _, err := feed.Write(append(append([]byte(nil), whole[:len(whole)-9]...), bytes.Repeat([]byte{0xfa, 1, 'a', 1, 'b'}, 20_000)...)); err != nil {
+		t.Fatal(err)
+	}
+	rt.Eventually(t, patience, func() error {
+		if target.MustDo("EXISTS", "k").Int == 0 {
+			return io.ErrNoProgress
+		}
+		return nil
+	})
+	p.signal(syscall.SIGTERM)
+	p.exit(haul.ExitInterrupted)
+	again := &process{t: t, ended: make(chan struct{}), stdin: bytes.NewReader(whole)}
+	again.run(nil, "sync", "--source", "rdb://-", "--target", target.URL(), "--state-dir", "none", "--http", "", "--on-lost-history", "flush").
+		exit(haul.ExitDone, "repeats its full copy")
+	equal(t, source.Endpoint(), target.Endpoint())
 }

@@ -147,7 +147,7 @@ func TestAppendOnlyFileSnapshot(t *testing.T) {
 	for _, preamble := range []string{"yes", "no"} {
 		t.Run("preamble "+preamble, func(t *testing.T) {
 			t.Parallel()
-			source := rt.Start(t, rt.Options{Config: map[string]string{"appendonly": "yes", "aof-use-rdb-preamble": preamble}})
+			source := rt.Start(t, logged(preamble))
 			if !source.Version.AtLeast(7, 0) {
 				t.Skip("the append-only file has one part only")
 			}

@@ -142,6 +142,13 @@ func TestSnapshotFilesToCluster(t *testing.T) {
 	equal(t, from.Endpoint(), to.Endpoint())
 }
 
+// logged are options of a server with an append-only file, which has what was answered, whatever kills the server.
+func logged(preamble string) rt.Options {
+	return rt.Options{Config: map[string]string{
+		"appendonly": "yes", "appendfsync": "no", "aof-use-rdb-preamble": preamble, "auto-aof-rewrite-percentage": "0",
+	}}
+}
+
 // aofFiles are those of a server that has stopped.
 func aofFiles(s *rt.Server) string {
 	if s.Version.AtLeast(7, 0) {
@@ -182,9 +189,7 @@ func TestAppendOnlyFile(t *testing.T) {
 		for where, cluster := range map[string]bool{"server": false, "cluster": true} {
 			t.Run(name+" to a "+where, func(t *testing.T) {
 				t.Parallel()
-				source := rt.Start(t, rt.Options{Config: map[string]string{
-					"appendonly": "yes", "aof-use-rdb-preamble": preamble, "auto-aof-rewrite-percentage": "0",
-				}})
+				source := rt.Start(t, logged(preamble))
 				writes(t, source, time.Second, cluster)
 				rewriteAOF(t, source)
 				writes(t, source, time.Second, cluster)
@@ -221,7 +226,7 @@ func targetOf(t *testing.T, cluster bool) (string, rt.Endpoint) {
 func TestAppendOnlyFileKilled(t *testing.T) {
 	t.Parallel()
 	onEachTarget(t, func(t *testing.T, cluster bool) {
-		source := rt.Start(t, rt.Options{Config: map[string]string{"appendonly": "yes", "auto-aof-rewrite-percentage": "0"}})
+		source := rt.Start(t, logged("yes"))
 		writes(t, source, time.Second, cluster)
 		rewriteAOF(t, source)
 		writes(t, source, 4*time.Second, cluster)
@@ -262,7 +267,7 @@ func TestAppendOnlyFileKilled(t *testing.T) {
 // ones that a restart of the server has begun.
 func TestAppendOnlyFileGrows(t *testing.T) {
 	t.Parallel()
-	source := rt.Start(t, rt.Options{Config: map[string]string{"appendonly": "yes", "auto-aof-rewrite-percentage": "0"}})
+	source := rt.Start(t, logged("yes"))
 	target := rt.Start(t, rt.Options{})
 	state := t.TempDir()
 	run := func(code haul.Exit, texts ...string) {

@@ -48,11 +48,11 @@ func (e *ends) close() {
 }
 
 // openEnds opens ends that are files. The caller closes them.
-func openEnds(cfg config) (*ends, error) {
+func openEnds(ctx context.Context, cfg config) (*ends, error) {
 	e := &ends{}
 	var err error
 	if cfg.Source.Files != nil {
-		e.input, err = cfg.Source.Files.Open()
+		e.input, err = cfg.Source.Files.Open(ctx)
 	}
 	return e, err
 }

@@ -31,6 +31,8 @@ after, or a cluster: name its nodes.`,
   keyhaul sync --source rediss://user:pw@old:6380 --source-tls-ca ca.pem --target redis://node1:7000,node2:7001
   keyhaul sync --source redis+sentinel://s1:26379,s2:26379/orders --target redis://node1:7000,node2:7001
   KEYHAUL_SOURCE_PASSWORD=… keyhaul sync --config one-shot.toml
+  keyhaul sync --source rdb:///backup/dump.rdb.zst --target redis://new:6379
+  keyhaul sync --source aof:///var/lib/redis/appendonlydir --target redis://new:6379
   keyhaul sync --source unix:///run/redis.sock --target redis://new:6379 --dry-run`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd, environ)
@@ -141,7 +143,7 @@ func (a *app) stopped(err error, link haul.LinkStatus) error {
 
 // haul meets both ends and takes the source to the target, for as long as this process may write there.
 func (a *app) haul(ctx context.Context) error {
-	e, err := openEnds(a.cfg)
+	e, err := openEnds(ctx, a.cfg)
 	if err != nil {
 		return err
 	}
