@@ -7,7 +7,7 @@ SHELL := bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 10s
 BENCH ?= .
-BENCHED := ./aof ./rdb ./writer ./reader ./internal/resp ./internal/command ./internal/feed
+BENCHED := ./aof ./rdb ./rdb/inventory ./writer ./reader ./internal/resp ./internal/command ./internal/feed
 
 .PHONY: build
 build: ## build bin/keyhaul, one static binary
