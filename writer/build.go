@@ -61,7 +61,7 @@ func (c *encoder) build(o *outbox, it item, e *haul.Entry, k *haul.Key) error {
 	v := rdb.Value{Type: k.Type, Valkey: fromValkey(k)}
 	from := io.Reader(bytes.NewReader(it.batch.Bytes(k.Value)))
 	if e.Big != nil {
-		from = c.bigReader(e)
+		from = bigReader(e)
 	}
 	lost, err := c.to.Commands(v, []byte(part), from, buildBytes, func(args ...[]byte) error {
 		n := len(o.arena)

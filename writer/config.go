@@ -46,6 +46,8 @@ const (
 type Config struct {
 	Dialer         *topology.Dialer
 	Node           topology.Node // what the target said of itself
+	Modules        []string      // that the target has; nil if it does not tell
+	MaxBulk        int64         // bytes of a string that the target takes at most (proto-max-bulk-len); 0: any
 	Filters        []haul.Filter
 	DBs            haul.DBMap
 	Existing       Existing

@@ -243,11 +243,11 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 		}
 		defer d.behind(b)()
 	}
-	if err := d.rewriter.apply(b); err != nil {
-		return err
-	}
 	if b.Snapshot {
 		d.enc.setApart(b)
+	}
+	if err := d.rewriter.apply(b); err != nil {
+		return err
 	}
 	dropped := 0
 	for i := range b.Entries {

@@ -254,7 +254,7 @@ func (c *encoder) bigSet(o *outbox, e *haul.Entry, k *haul.Key) error {
 	c.setHead(o, k)
 	begun := false
 	v := rdb.Value{Type: k.Type}
-	err := v.Elements(c.bigReader(e), func(x *rdb.Element) error {
+	err := v.Elements(bigReader(e), func(x *rdb.Element) error {
 		n := len(o.arena)
 		if !begun {
 			begun = true
@@ -273,7 +273,7 @@ func (c *encoder) bigSet(o *outbox, e *haul.Entry, k *haul.Key) error {
 }
 
 // bigReader reads a value from the spool.
-func (c *encoder) bigReader(e *haul.Entry) io.Reader {
+func bigReader(e *haul.Entry) io.Reader {
 	return bufio.NewReaderSize(spoolReader{e.Big.Section(haul.BigSpan{Len: e.Big.Len})}, pieceBytes)
 }
 

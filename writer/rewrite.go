@@ -67,8 +67,11 @@ func (r *rewriter) apply(b *haul.Batch) error {
 		if e.Drop != haul.DropNone {
 			continue
 		}
-		if e.Kind == haul.KindFunction && !r.can.functions {
-			if err := r.lacksFunctions(i); err != nil {
+		if lacks, err := r.lacking(e); err != nil || lacks != "" {
+			if err == nil {
+				err = r.leaveOut(i, lacks)
+			}
+			if err != nil {
 				return err
 			}
 			continue
@@ -102,11 +105,30 @@ func (r *rewriter) concerns(b *haul.Batch, e *haul.Entry) bool {
 	return false
 }
 
-// lacksFunctions decides on a library of the snapshot.
-func (r *rewriter) lacksFunctions(i int) error {
+// lacking names what the target lacks for an entry of the snapshot, whatever form that is given.
+func (r *rewriter) lacking(e *haul.Entry) (string, error) {
+	if e.Kind == haul.KindFunction && !r.can.functions {
+		return lacksFunctions, nil
+	}
+	id, err := moduleID(r.batch, e)
+	if err == nil && id != nil && !r.d.cfg.takesModule(id) {
+		return lacksModule(id), nil
+	}
+	if err == nil && e.Big != nil && e.Kind == haul.KindKey && !e.Alone {
+		return r.lacksRoom(e)
+	}
+	return "", err
+}
+
+// leaveOut decides on such an entry.
+func (r *rewriter) leaveOut(i int, lacks string) error {
 	it := item{batch: r.batch, first: uint32(i), n: 1}
 	it.entry().Drop = haul.DropUnsupported
-	_, err := r.d.lacks(lacking{item: it, command: "FUNCTION LOAD", what: lacksFunctions})
+	x := lacking{item: it, command: "FUNCTION LOAD", what: lacks}
+	if it.entry().Kind == haul.KindKey {
+		x.command, x.keys = keysOf(it)
+	}
+	_, err := r.d.lacks(x)
 	return err
 }
 

@@ -42,6 +42,11 @@ func (r *rewriter) restore() outcome {
 	if r.n < 4 {
 		return passes
 	}
+	if id := r.moduleID(3); id != nil && !r.d.cfg.takesModule(id) {
+		r.made.command("DEL")
+		r.made.args(1, 2)
+		return r.without(lacksModule(id), emptied)
+	}
 	payload := r.footer(3)
 	x, timed := r.deadlineOf()
 	timed = timed && x.Relative
@@ -85,6 +90,14 @@ func (r *rewriter) restore() outcome {
 		m.word("ABSTTL")
 	}
 	return out
+}
+
+// moduleID returns what a payload begins with, if it is a value of a module.
+func (r *rewriter) moduleID(i int) []byte {
+	if r.size(i) <= idBytes+rdb.FooterSize || r.part(i, 0, 1)[0] != rdb.TypeModule2 {
+		return nil
+	}
+	return r.part(i, 1, idBytes)
 }
 
 // otherType returns a payload as one of a type that the target knows, and what is lost by that. It is in memory as a whole,

@@ -109,7 +109,7 @@ func (l *link) readsFiles(st *checkpoint.State, book *ledger) (reader.FileConfig
 func (l *link) writes(st *checkpoint.State, book *ledger) writer.Config {
 	cfg := l.cfg
 	to := writer.Config{
-		Dialer: l.target, Node: l.ends.target, Filters: filter.All(cfg.DBs), DBs: cfg.DBs,
+		Dialer: l.target, Node: l.ends.target, Modules: l.ends.modules, MaxBulk: l.ends.bulk, Filters: filter.All(cfg.DBs), DBs: cfg.DBs,
 		Existing: writer.ExistingReplace, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
 		ErrorsLog: l.state.file("errors.log"), SnapshotLanes: cfg.SnapshotLanes, BigValue: cfg.BigValue,
 		Unsupported: writer.Unsupported(cfg.Unsupported), UnsupportedLog: l.state.file("unsupported.log"),

@@ -33,6 +33,7 @@ type ends struct {
 	sourceDB []int  // databases of the source that hold keys
 	evicts   string // how a primary of the target may evict keys; empty if none does
 	replicas int    // of the primary of the target that has the fewest
+	capacity        // of every primary of the target
 
 	noTransactions error // why the target, which is no cluster, takes no transaction over several keys; nil if it does
 }
@@ -185,7 +186,7 @@ func (e *ends) look(ctx context.Context, cfg config, target *topology.Dialer) er
 		}
 		e.primary = []string{addr}
 	}
-	for _, addr := range e.primary {
+	for i, addr := range e.primary {
 		node, err := inspectAt(ctx, target, addr)
 		if err != nil {
 			return &notYet{fmt.Errorf("target %s: %w", addr, err), "let keyhaul reach every primary of the target (address-map helps behind NAT)"}
@@ -199,6 +200,11 @@ func (e *ends) look(ctx context.Context, cfg config, target *topology.Dialer) er
 		if node.MaxMemory > 0 && node.MaxMemoryPolicy != "" && node.MaxMemoryPolicy != "noeviction" {
 			e.evicts = node.MaxMemoryPolicy
 		}
+		has := askCapacity(ctx, target, addr)
+		if i > 0 {
+			has = has.least(e.capacity)
+		}
+		e.capacity = has
 	}
 	if !e.target.Cluster {
 		e.noTransactions = mayTransact(ctx, target, e.primary[0])
