@@ -11,7 +11,8 @@ import (
 const (
 	scriptKeepTTL = `local t=redis.call('PTTL',KEYS[1]) redis.call('SET',KEYS[1],ARGV[1]) if t>=0 then redis.call('PEXPIRE',KEYS[1],t) end`
 
-	scriptTrim = `for _,e in ipairs(redis.call('XRANGE',KEYS[1],'-',ARGV[1])) do redis.call('XDEL',KEYS[1],e[1]) end`
+	scriptTrim = `local n=#redis.call('XRANGE',KEYS[1],'-',ARGV[1]) ` +
+		`if n>0 then redis.call('XTRIM',KEYS[1],'MAXLEN',redis.call('XLEN',KEYS[1])-n) end`
 
 	scriptMove = `local v=redis.call(ARGV[1]=='LEFT' and 'LPOP' or 'RPOP',KEYS[1]) ` +
 		`if v then redis.call(ARGV[2]=='LEFT' and 'LPUSH' or 'RPUSH',KEYS[2],v) end`
