@@ -236,7 +236,7 @@ func (r *rewriter) geoStore() outcome {
 		case r.is(i, "STOREDIST"):
 			store = "STOREDIST"
 		default:
-			return r.lacks(lacksBoxes)
+			return r.lacks(lacksSearches)
 		}
 	}
 	if from == 0 || by == 0 {
@@ -261,6 +261,19 @@ func (r *rewriter) geoStore() outcome {
 	m.word(store)
 	m.args(1, 2)
 	return anew
+}
+
+// radius is about GEORADIUS and GEORADIUSBYMEMBER with STORE, of which the source sends no others.
+func (r *rewriter) radius() outcome {
+	for i := 5; i+2 < r.n; i++ {
+		switch {
+		case r.is(i, "STORE", "STOREDIST"):
+			i++
+		case r.is(i, "COUNT") && r.is(i+2, "ANY"):
+			return r.lacks(lacksSearches)
+		}
+	}
+	return passes
 }
 
 // publish is about SPUBLISH: nobody can have subscribed to the shard's channel, but to one of that name.
