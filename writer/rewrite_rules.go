@@ -76,7 +76,7 @@ const (
 	lacksVectors    = "vector sets"
 	lacksArrays     = "arrays"
 	lacksReferences = "deletion of stream entries by their references"
-	lacksBoxes      = "GEOSEARCHSTORE with BYBOX or COUNT ANY"
+	lacksSearches   = "searches by BYBOX or COUNT ANY"
 )
 
 // rulesFor returns the rules for a target.
@@ -135,6 +135,7 @@ func rulesFor(can abilities) []rule {
 		add((*rewriter).rangeStore, "ZRANGESTORE")
 		add((*rewriter).diffStore, "ZDIFFSTORE")
 		add((*rewriter).geoStore, "GEOSEARCHSTORE")
+		add((*rewriter).radius, "GEORADIUS", "GEORADIUSBYMEMBER")
 	}
 	return rules
 }

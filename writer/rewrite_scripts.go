@@ -11,7 +11,8 @@ import (
 const (
 	scriptKeepTTL = `local t=redis.call('PTTL',KEYS[1]) redis.call('SET',KEYS[1],ARGV[1]) if t>=0 then redis.call('PEXPIRE',KEYS[1],t) end`
 
-	scriptTrim = `for _,e in ipairs(redis.call('XRANGE',KEYS[1],'-',ARGV[1])) do redis.call('XDEL',KEYS[1],e[1]) end`
+	scriptTrim = `local n=#redis.call('XRANGE',KEYS[1],'-',ARGV[1]) ` +
+		`if n>0 then redis.call('XTRIM',KEYS[1],'MAXLEN',redis.call('XLEN',KEYS[1])-n) end`
 
 	scriptMove = `local v=redis.call(ARGV[1]=='LEFT' and 'LPOP' or 'RPOP',KEYS[1]) ` +
 		`if v then redis.call(ARGV[2]=='LEFT' and 'LPUSH' or 'RPUSH',KEYS[2],v) end`
@@ -235,7 +236,7 @@ func (r *rewriter) geoStore() outcome {
 		case r.is(i, "STOREDIST"):
 			store = "STOREDIST"
 		default:
-			return r.lacks(lacksBoxes)
+			return r.lacks(lacksSearches)
 		}
 	}
 	if from == 0 || by == 0 {
@@ -260,6 +261,19 @@ func (r *rewriter) geoStore() outcome {
 	m.word(store)
 	m.args(1, 2)
 	return anew
+}
+
+// radius is about GEORADIUS and GEORADIUSBYMEMBER with STORE, of which the source sends no others.
+func (r *rewriter) radius() outcome {
+	for i := 5; i+2 < r.n; i++ {
+		switch {
+		case r.is(i, "STORE", "STOREDIST"):
+			i++
+		case r.is(i, "COUNT") && r.is(i+2, "ANY"):
+			return r.lacks(lacksSearches)
+		}
+	}
+	return passes
 }
 
 // publish is about SPUBLISH: nobody can have subscribed to the shard's channel, but to one of that name.

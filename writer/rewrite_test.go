@@ -199,6 +199,10 @@ func TestRewrite(t *testing.T) {
 		{"redis 6.0", "GEOSEARCHSTORE a b FROMLONLAT 1 2 BYBOX 3 4 km", "<unsupported>"},
 		{"redis 7.0", "GEOSEARCHSTORE a b FROMLONLAT 1 2 BYBOX 3 4 km", "GEOSEARCHSTORE a b FROMLONLAT 1 2 BYBOX 3 4 km"},
 
+		{"redis 6.0", "GEORADIUS a 1 2 3 km COUNT 5 ANY STORE b", "<unsupported>"},
+		{"redis 6.0", "GEORADIUS a 1 2 3 km COUNT 5 STORE any", "GEORADIUS a 1 2 3 km COUNT 5 STORE any"},
+		{"redis 6.2", "GEORADIUS a 1 2 3 km COUNT 5 ANY STORE b", "GEORADIUS a 1 2 3 km COUNT 5 ANY STORE b"},
+
 		{"redis 6.0", "SPUBLISH c m", "PUBLISH c m"},
 		{"redict 7.3", "SPUBLISH c m", "SPUBLISH c m"},
 		{"redis 6.2", "FUNCTION DELETE lib", "<unsupported>"},

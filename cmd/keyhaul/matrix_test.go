@@ -11,7 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/keyhaul/keyhaul/haul"
 	rt "github.com/keyhaul/keyhaul/internal/redistest"
 )
 
@@ -103,7 +105,26 @@ func hauled(t *testing.T, from, to string, turn int) cell {
 	if ours.Err() == nil && theirs.Err() == nil && len(ours.Array) != len(theirs.Array) {
 		c.failed = fmt.Sprintf("%d functions of %d", len(theirs.Array), len(ours.Array))
 	}
+	if len(c.lacks) > 0 {
+		isRefused(t, source, rt.Start(t, rt.Options{Release: to}), c.lacks)
+	}
 	return c
+}
+
+// isRefused expects a haul to end for what the target lacks, and to say so.
+func isRefused(t *testing.T, source, target *rt.Server, lacks []string) {
+	t.Helper()
+	p := start(t, between(source, target, "--until", "caught-up")...)
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		t.Fatal("keyhaul still runs")
+	}
+	code := haul.Exit(p.cmd.ProcessState.ExitCode())
+	named := slices.ContainsFunc(lacks, func(what string) bool { return strings.Contains(p.stderr(), what) })
+	if code != haul.ExitRefused && code != haul.ExitFailed || !named || !strings.Contains(p.stderr(), "--unsupported") {
+		t.Errorf("exit code %d, and no word of %v", code, lacks)
+	}
 }
 
 // listed returns the different values of a field in a file of JSON lines, in order.

@@ -25,7 +25,7 @@ func (e *ends) mayHold(cfg config) error {
 	}
 	var lacks []string
 	if deadlines > 0 && !to.FieldTTLs() {
-		lacks = append(lacks, fmt.Sprintf("deadlines of hash fields (%d hashes)", deadlines))
+		lacks = append(lacks, fmt.Sprintf("hash field TTLs (%d hashes)", deadlines))
 	}
 	if libraries > 0 && !to.Functions() {
 		lacks = append(lacks, fmt.Sprintf("functions (%d libraries)", libraries))
