@@ -46,11 +46,11 @@ func decodeFiles(ctx context.Context, in *Input, end int64, out *haul.Channel, a
 		file.to = to
 		src := &section{part: p, off: d.end.Offset - p.from, to: to - p.from}
 		d.window = feed.New(ctx, src, d.batcher, d.end.Offset, out.EntryLimit(), nil)
-		if err = d.toEnd(); err != nil {
-			if errors.Is(err, errCut) && (i == len(in.parts)-1 || to == end) {
-				err = nil
-				break
-			}
+		err := d.toEnd()
+		if errors.Is(err, errCut) && (i == len(in.parts)-1 || to == end) {
+			break
+		}
+		if err != nil {
 			return d.end, p.within(err)
 		}
 	}

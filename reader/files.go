@@ -87,7 +87,7 @@ func ParseStop(text string) (Stop, error) {
 	if digits, ok := strings.CutPrefix(text, "offset:"); ok {
 		n, err := strconv.ParseInt(digits, 10, 64)
 		if err != nil || n < 1 {
-			return Stop{}, errors.New("no number of bytes follows offset:")
+			return Stop{}, errors.New("there is no number of bytes behind the colon of offset")
 		}
 		return Stop{Offset: n}, nil
 	}
