@@ -9,24 +9,28 @@ import (
 
 const commandElements = 512 // of one command, so that none blocks a server for long
 
-// Commands gives emit commands that build the value from nothing at key on the release. r yields the value as for Elements. The
-// arguments are emit's until it returns. A command has at most size bytes of arguments, if not one element alone is
+// Commands gives emit commands that build the value from nothing at key on the release. open yields the value as for
+// Elements; it is called twice for a stream, which is looked through for what is pending first. The arguments are emit's until it returns. A command has at most size bytes of arguments, if not one element alone is
 // longer, and at most 512 elements. They are to be applied in order and together: in between, the key has a part of the value.
 //
 // lost names what the release or its commands have no place for and the value had, "" if nothing. Idempotent producers and
-// pending entries of no consumer have no commands. When a consumer was last seen or active is not carried over; nor is
-// a pending entry whose message is deleted, since servers take none: their own rewriting of the AOF loses it as well.
+// pending entries of no consumer have no commands. When a consumer was last seen or active is not carried over.
 //
 // A score of -0 becomes 0 where the server makes it so while a sorted set is small.
 //
 // A value that has no commands (of modules) or that the release cannot hold is ErrUnsupported; other errors are as those of Elements.
-func (to Release) Commands(v Value, key []byte, r io.Reader, size int, emit func(args ...[]byte) error) (lost string, err error) {
+func (to Release) Commands(v Value, key []byte, open func() io.Reader, size int, emit func(args ...[]byte) error) (lost string, err error) {
 	c := &commands{to: to, key: key, size: size, emit: emit}
 	one, err := c.builder(v)
 	if err != nil {
 		return "", err
 	}
-	if err = v.Elements(r, one); err == nil {
+	if typeKind(v.Type, v.Valkey) == TypeStream {
+		if c.stream.pending, err = pendingOf(v, open()); err != nil {
+			return "", err
+		}
+	}
+	if err = v.Elements(open(), one); err == nil {
 		err = c.finish()
 	}
 	return c.lost, err
@@ -156,6 +160,9 @@ func (c *commands) flush() error {
 
 func (c *commands) finish() error {
 	if err := c.claim(); err != nil {
+		return err
+	}
+	if err := c.deleteAgain(); err != nil {
 		return err
 	}
 	if err := c.flush(); err != nil || c.seek == nil {

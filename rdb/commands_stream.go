@@ -1,13 +1,19 @@
 package rdb
 
 import (
+	"cmp"
 	"fmt"
+	"io"
+	"slices"
 	"strconv"
 )
 
 // streamCommands is what the elements before say about the next one.
 type streamCommands struct {
-	entries    bool // the stream has any
+	pending    []StreamID // that are not known to be of an entry, ascending
+	deleted    []StreamID // those that are of none: an entry stands for each until it is pending
+	info       StreamInfo
+	entries    uint64 // that were added
 	group      []byte
 	consumer   []byte
 	owned      bool // a consumer of the group was met
@@ -16,7 +22,8 @@ type streamCommands struct {
 }
 
 // streamElement builds a stream: entries, what it knows of itself, groups, consumers, what they have pending. Entries that
-// were deleted need nothing: the greatest of their ids and their number are set.
+// were deleted need nothing: the greatest of their ids and their number are set. But those that are still pending have to be
+// there until they are: servers take no others.
 func (c *commands) streamElement(e *Element) error {
 	s := &c.stream
 	if e.Kind == ElementPending {
@@ -27,10 +34,16 @@ func (c *commands) streamElement(e *Element) error {
 	}
 	switch e.Kind {
 	case ElementEntry:
-		s.entries = true
+		if err := c.deletedBefore(e.ID); err != nil {
+			return err
+		}
+		if len(s.pending) > 0 && s.pending[0] == e.ID {
+			s.pending = s.pending[1:]
+		}
 		return c.entry(e)
 	case ElementStream:
-		return c.streamInfo(&e.Stream)
+		s.info = e.Stream
+		return c.streamInfo()
 	case ElementGroup:
 		s.group, s.owned = append(s.group[:0], e.Name...), false
 		c.words("XGROUP", "CREATE")
@@ -62,6 +75,7 @@ func (c *commands) entry(e *Element) error {
 	if len(e.Fields) == 0 {
 		return fmt.Errorf("%w: the entry %d-%d of a stream has no fields", ErrUnsupported, e.ID.MS, e.ID.Seq)
 	}
+	c.stream.entries++
 	c.begin("XADD")
 	c.id(e.ID)
 	for _, f := range e.Fields {
@@ -70,24 +84,93 @@ func (c *commands) entry(e *Element) error {
 	return c.flush()
 }
 
+// deletedBefore adds an entry for each id before that one which is pending and has none.
+func (c *commands) deletedBefore(id StreamID) error {
+	s := &c.stream
+	for len(s.pending) > 0 && s.pending[0].less(id) {
+		s.entries++
+		c.begin("XADD")
+		c.id(s.pending[0])
+		c.words("x", "y")
+		if err := c.flush(); err != nil {
+			return err
+		}
+		s.deleted = append(s.deleted, s.pending[0])
+		s.pending = s.pending[1:]
+	}
+	return nil
+}
+
 // streamInfo makes a stream without entries, by one that is trimmed at once, and sets the counters.
-func (c *commands) streamInfo(s *StreamInfo) error {
-	if !c.stream.entries {
+func (c *commands) streamInfo() error {
+	s := &c.stream
+	if err := c.deletedBefore(s.info.Last.next()); err != nil {
+		return err
+	}
+	if s.entries == 0 {
 		c.begin("XADD")
 		c.words("MAXLEN", "0", "0-1", "x", "y")
 		if err := c.flush(); err != nil {
 			return err
 		}
 	}
+	return c.setID(max(s.info.Added, s.entries))
+}
+
+func (c *commands) setID(added uint64) error {
+	s := &c.stream.info
 	c.begin("XSETID")
 	c.id(s.Last)
 	if s.Extended && c.to.since(7, 0) {
 		c.words("ENTRIESADDED")
-		c.number(int64(s.Added))
+		c.number(int64(added))
 		c.words("MAXDELETEDID")
 		c.id(s.MaxDeleted)
 	}
 	return c.flush()
+}
+
+// deleteAgain removes the entries that stood for deleted ones, and sets the counters that this has changed.
+func (c *commands) deleteAgain() error {
+	s := &c.stream
+	if len(s.deleted) == 0 {
+		return nil
+	}
+	for some := range slices.Chunk(s.deleted, commandElements) {
+		c.begin("XDEL")
+		for _, id := range some {
+			c.id(id)
+		}
+		if err := c.flush(); err != nil {
+			return err
+		}
+	}
+	return c.setID(s.info.Added)
+}
+
+// pendingOf returns the ids that are pending in any group of a stream, ascending.
+func pendingOf(v Value, r io.Reader) ([]StreamID, error) {
+	var ids []StreamID
+	err := v.Elements(r, func(e *Element) error {
+		if e.Kind == ElementPending {
+			ids = append(ids, e.ID)
+		}
+		return nil
+	})
+	slices.SortFunc(ids, func(a, b StreamID) int {
+		return cmp.Or(cmp.Compare(a.MS, b.MS), cmp.Compare(a.Seq, b.Seq))
+	})
+	return slices.Compact(ids), err
+}
+
+func (id StreamID) less(o StreamID) bool { return id.MS < o.MS || id.MS == o.MS && id.Seq < o.Seq }
+
+// next is the id behind this one.
+func (id StreamID) next() StreamID {
+	if id.Seq++; id.Seq == 0 {
+		id.MS++
+	}
+	return id
 }
 
 // createConsumer makes a consumer. Before 6.2, who asks for what it has pending becomes one.

@@ -2,6 +2,7 @@ package rdb
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,7 +89,7 @@ func restoreRewritten(t *testing.T, target *redistest.Server, to Release, valkey
 func runCommands(t *testing.T, target *redistest.Server, to Release, valkey bool, f found) {
 	t.Helper()
 	const size = 3000
-	lost, err := to.Commands(Value{f.Type, valkey}, f.name, bytes.NewReader(f.value), size, func(args ...[]byte) error {
+	lost, err := to.Commands(Value{f.Type, valkey}, f.name, func() io.Reader { return bytes.NewReader(f.value) }, size, func(args ...[]byte) error {
 		total, words := 0, make([]any, len(args))
 		for i, a := range args {
 			total += len(a)

@@ -59,9 +59,9 @@ func (c *encoder) build(o *outbox, it item, e *haul.Entry, k *haul.Key) error {
 	defer func() { o.unfinished = false }()
 	o.step(it, "UNLINK", part)
 	v := rdb.Value{Type: k.Type, Valkey: fromValkey(k)}
-	from := io.Reader(bytes.NewReader(it.batch.Bytes(k.Value)))
+	from := func() io.Reader { return bytes.NewReader(it.batch.Bytes(k.Value)) }
 	if e.Big != nil {
-		from = bigReader(e)
+		from = func() io.Reader { return bigReader(e) }
 	}
 	lost, err := c.to.Commands(v, []byte(part), from, buildBytes, func(args ...[]byte) error {
 		n := len(o.arena)

@@ -71,10 +71,10 @@ func (f *plainFile) key(it item, e *haul.Entry, k *haul.Key) error {
 // value appends what builds the value of a key from nothing.
 func (f *plainFile) value(it item, e *haul.Entry, k *haul.Key) (err error) {
 	body := it.batch.Bytes(k.Value)
-	from := io.Reader(bytes.NewReader(body))
+	from := func() io.Reader { return bytes.NewReader(body) }
 	switch {
 	case e.Big != nil:
-		from = e.Big.Section(haul.BigSpan{Len: e.Big.Len})
+		from = func() io.Reader { return bigReader(e) }
 	case k.Type == rdb.TypeString:
 		if f.text, err = rdb.AppendString(f.text[:0], body); err == nil {
 			err = f.command([]byte("SET"), k.Name, f.text)
