@@ -106,12 +106,7 @@ func (s *splice) group(from, to byte, lost *string) error {
 	if err != nil {
 		return err
 	}
-	if from < TypeStream5 || to >= TypeStream5 {
-		err = s.allPending()
-	} else {
-		err = s.ownedPending(lost)
-	}
-	if err != nil {
+	if err := s.ownedPending(from, lost); err != nil {
 		return err
 	}
 	if err := s.consumers(from, func() error {
@@ -134,23 +129,25 @@ func (c *cursor) pendingEntry() (rawID, error) {
 	return id, c.counts(1) // deliveries
 }
 
-// allPending passes what a group has pending.
-func (c *cursor) allPending() error {
-	n, err := c.count()
-	for ; n > 0 && err == nil; n-- {
+// allPending passes what a group has pending and returns how much that is.
+func (c *cursor) allPending() (uint64, error) {
+	all, err := c.count()
+	for n := all; n > 0 && err == nil; n-- {
 		_, err = c.pendingEntry()
 	}
-	return err
+	return all, err
 }
 
-// ownedPending passes what a group has pending and leaves out what no consumer has: other releases expect one.
-func (s *splice) ownedPending(lost *string) error {
-	owned, err := s.ownedAhead()
+// ownedPending passes what a group has pending and leaves out what no consumer has: other releases refuse such an entry,
+// or end when they are asked for it.
+func (s *splice) ownedPending(from byte, lost *string) error {
+	owned, err := s.ownedAhead(from)
 	if err != nil {
 		return err
 	}
 	if owned == nil {
-		return s.allPending()
+		_, err := s.allPending()
+		return err
 	}
 	s.copied()
 	n, err := s.count()
@@ -174,23 +171,22 @@ func (s *splice) ownedPending(lost *string) error {
 }
 
 // ownedAhead returns the ids that consumers of the group have pending, nil if that is all that is pending. It does not move.
-func (s *splice) ownedAhead() (map[rawID]bool, error) {
+func (s *splice) ownedAhead(from byte) (map[rawID]bool, error) {
 	ahead := s.cursor
-	if err := ahead.allPending(); err != nil {
+	all, err := ahead.allPending()
+	if err != nil {
 		return nil, ahead.at(err)
 	}
 	skipActive := func() error { return ahead.skip(8) }
 	consumers := ahead
-	if err := ahead.consumers(TypeStream5, skipActive, nil); err != nil {
-		return nil, ahead.at(err)
-	}
-	n, err := ahead.count()
-	if err != nil || n == 0 {
+	with := uint64(0)
+	err = ahead.consumers(from, skipActive, func(rawID) { with++ })
+	if err != nil || with == all {
 		return nil, ahead.at(err)
 	}
 	owned := make(map[rawID]bool)
 	ahead = consumers
-	err = ahead.consumers(TypeStream5, skipActive, func(id rawID) { owned[id] = true })
+	err = ahead.consumers(from, skipActive, func(id rawID) { owned[id] = true })
 	return owned, ahead.at(err)
 }
 

@@ -41,6 +41,9 @@ func checkRewrite(t *testing.T, s sample, to Release) {
 		}
 		return
 	}
+	if s.name == "fuzzed" { // by its type alone it cannot have this
+		lost = strings.Trim(strings.ReplaceAll(lost, lostUnowned, ""), ", ")
+	}
 	body, ok := bytes.CutPrefix(out, []byte("before"))
 	if err != nil || !ok || !to.reads(typ, to.Valkey) || !strings.Contains(lacks, lost) && lost != lacks {
 		t.Errorf("%s to %v: type %d, lost %q of %q, %v", s.name, to, typ, lost, lacks, err)
@@ -58,7 +61,7 @@ func checkRewrite(t *testing.T, s sample, to Release) {
 		t.Errorf("%s to %v: %v", s.name, to, err)
 		return
 	}
-	if typeKind(s.Type, s.Valkey) == TypeStream {
+	if typeKind(s.Type, s.Valkey) == TypeStream && typ != s.Type {
 		want = streamFor(want, typ)
 	}
 	if lost != "" && typeKind(s.Type, s.Valkey) == TypeHashTTL {
@@ -90,7 +93,7 @@ func streamFor(lines []string, typ byte) []string {
 		unowned = kind == "group" || unowned && kind == "pending"
 		words := strings.Split(line, " ")
 		switch {
-		case kind == "producer" && typ < TypeStream4, kind == "pending" && unowned && typ < TypeStream5:
+		case kind == "producer" && typ < TypeStream4, kind == "pending" && unowned:
 			continue
 		case kind == "stream" && typ < TypeStream2:
 			line = strings.Join(words[:4], " ") + " First:{MS:0 Seq:0} MaxDeleted:{MS:0 Seq:0} Added:0 Extended:false}"
