@@ -247,30 +247,34 @@ func TestAppendOnlyFileKilled(t *testing.T) {
 		for _, gate := range target.gates {
 			gate.Limit(500_000)
 		}
-		state, kills := t.TempDir(), 0
-		for ; ; kills++ {
+		const kills = 6
+		state, reached := t.TempDir(), int64(0)
+		for i := 0; ; i++ {
 			if rand.IntN(2) == 0 {
 				state = t.TempDir()
 			}
 			p := start(t, append(target.args, "--source", "aof://"+aofFiles(source), "--target", target.to, "--state-dir", state)...)
-			if kills == 6 {
+			if i == kills {
 				p.exit(haul.ExitDone)
 				break
 			}
-			select {
-			case <-p.ended:
-				t.Fatalf("it has ended after %d kills", kills)
-			case <-time.After(time.Duration(200+rand.IntN(400)) * time.Millisecond):
-				_ = p.cmd.Process.Kill()
-				<-p.ended
-			}
+			p.eventually("further than before", func(r report) bool {
+				l := r.Links[0]
+				if l.Applied < reached+(l.SourceOffset-reached)/10 {
+					return false
+				}
+				reached = l.Applied
+				return true
+			})
+			_ = p.cmd.Process.Kill()
+			<-p.ended
 		}
 		source.Restart()
 		report, err := rt.Compare(t.Context(), source.Endpoint(), target.target, rt.CompareOptions{IgnoreReadCounts: true})
 		if err != nil || !report.Equal() {
 			t.Errorf("after %d kills: %v\n%s", kills, err, report)
 		}
-		t.Logf("killed %d times, %d keys", kills, report.Keys)
+		t.Logf("killed %d times, at byte %d last; %d keys", kills, reached, report.Keys)
 	})
 }
 
