@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/resp"
@@ -189,4 +190,35 @@ func FuzzAppendOnlyFile(f *testing.F) {
 			t.Errorf("from entry %d on: %v, want %v", i, again, entries[i:])
 		}
 	})
+}
+
+// TestChangedWhileRead: a file that is not what it was is found out; only an append-only file may grow.
+func TestChangedWhileRead(t *testing.T) {
+	set := wireOf("SET", "k", "v")
+	for name, c := range map[string]struct {
+		change func(path string) error
+		ok     bool
+	}{
+		"as it was": {func(string) error { return nil }, true},
+		"grown":     {func(path string) error { return os.WriteFile(path, []byte(set+set), 0o600) }, true},
+		"cut":       {func(path string) error { return os.Truncate(path, 5) }, false},
+		"written":   {func(path string) error { return os.Chtimes(path, time.Time{}, time.Unix(1, 0)) }, false},
+	} {
+		for _, part := range []int{0, 1} {
+			in, err := openAOF(t, set, set)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.change(in.parts[part].path); err != nil {
+				t.Fatal(err)
+			}
+			ok := c.ok && (name != "grown" || part == 1) // only the last one may
+			if err := in.unchanged(); (err == nil) != ok {
+				t.Errorf("%s, part %d: %v", name, part, err)
+			}
+			if _, _, err := readAOF(t, in, haul.Position{ReplID: "r"}, haul.MinBound); name == "cut" && !errors.Is(err, errChanged) {
+				t.Errorf("%s, part %d: read with %v", name, part, err)
+			}
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -196,17 +197,13 @@ func (f *File) snapshot(ctx context.Context, start haul.Position) (haul.Position
 func (f *File) nextSnapshot() *part {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	i := 0
-	if f.now.part != nil {
-		for f.in.parts[i] != f.now.part {
-			i++
-		}
-		i++
-		f.now.before += max(f.now.part.size, 0)
-		f.now.keys = f.status.SnapshotKeysAll
-	}
+	i := 1 + slices.Index(f.in.parts, f.now.part)
 	if i == len(f.in.parts) || f.in.AOF() && (i > 0 || !f.in.parts[0].snapshot()) {
 		return nil
+	}
+	if f.now.part != nil {
+		f.now.before += max(f.now.part.size, 0)
+		f.now.keys = f.status.SnapshotKeysAll
 	}
 	f.now.part = f.in.parts[i]
 	return f.now.part
@@ -349,6 +346,9 @@ func (p *progress) bytes(applied int64) int64 {
 
 // snapshotSize is the size of all files with snapshots; 0 if it is not known.
 func (in *Input) snapshotSize() (n int64) {
+	if in.AOF() && len(in.parts) == 1 { // commands follow in the same file
+		return 0
+	}
 	for _, p := range in.parts {
 		if p.size < 0 {
 			return 0

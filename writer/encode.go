@@ -1,10 +1,13 @@
 package writer
 
 import (
+	"errors"
+
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
 	"github.com/keyhaul/keyhaul/internal/resp"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/rdb"
 )
 
 // encoder writes items as the commands that this target takes.
@@ -44,6 +47,10 @@ func (c *encoder) encode(o *outbox, it item) error {
 	}
 	if n := len(o.ops); n > ops {
 		o.ops[n-1].size += int32(o.size - before)
+	}
+	if errors.Is(err, rdb.ErrString) {
+		return haul.Errorf(haul.ExitFailed, "the snapshot is damaged: check it with redis-check-rdb; the target holds a part of the data",
+			"snapshot byte %d or soon behind it: %w", it.entry().Start, err)
 	}
 	return err
 }

@@ -67,12 +67,12 @@ func TestFilesRefused(t *testing.T) {
 // and a whole file of the same haul is another one.
 func TestSnapshotFileDamaged(t *testing.T) {
 	t.Parallel()
-	source := mixed(t, nil)
+	source := mixed(t, map[string]string{"rdbcompression": "no"})
 	file := dump(source)
 	whole := bytesOf(t, file)
 	dir := t.TempDir()
 	flipped := append([]byte(nil), whole...)
-	flipped[len(flipped)/2] ^= 1
+	flipped[bytes.Index(whole, []byte("012345678901234567890123456789"))+100_000] ^= 1
 	for name, c := range map[string]struct {
 		content []byte
 		text    string
@@ -80,7 +80,7 @@ func TestSnapshotFileDamaged(t *testing.T) {
 		"cut in the header": {whole[:7], "its bytes end here"},
 		"cut in the middle": {whole[:len(whole)/2], "snapshot byte " + strconv.Itoa(len(whole)/2)},
 		"cut at the end":    {whole[:len(whole)-1], "snapshot byte " + strconv.Itoa(len(whole)-1)},
-		"damaged":           {flipped, "snapshot byte "},
+		"damaged":           {flipped, "snapshot byte " + strconv.Itoa(len(whole))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -167,4 +168,38 @@ func TestAppendOnlyFileSnapshot(t *testing.T) {
 			equal(t, source.Endpoint(), target.Endpoint())
 		})
 	}
+}
+
+// TestGoldenFiles: a snapshot of each release is what a server of that release loads.
+func TestGoldenFiles(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../rdb/testdata/*.rdb")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, file := range files {
+		name := filepath.Base(file)
+		release := releaseOf(name)
+		if !slices.Contains(rt.Releases(), release) {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			fileOf(t, filepath.Join(dir, name), bytesOf(t, file))
+			loaded := rt.Start(t, rt.Options{Release: release, Config: map[string]string{"dir": dir, "dbfilename": name}})
+			target := rt.Start(t, rt.Options{Release: release})
+			start(t, "--source", "rdb://"+file, "--target", target.URL()).exit(haul.ExitDone)
+			equal(t, loaded.Endpoint(), target.Endpoint())
+			keys := func(s *rt.Server) string { return s.Info("keyspace")["db0"] }
+			if !strings.Contains(name, "empty") && keys(loaded) == "" {
+				t.Error("the server has loaded nothing")
+			}
+		})
+	}
+}
+
+// releaseOf is the release that has made a golden file: redis-7.0-plain.rdb is of redis-7.0.
+func releaseOf(name string) string {
+	parts := strings.SplitN(strings.TrimSuffix(name, ".rdb"), "-", 3)
+	return parts[0] + "-" + parts[1]
 }

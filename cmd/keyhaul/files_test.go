@@ -3,6 +3,7 @@ package main
 import (
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -85,19 +86,21 @@ func TestSnapshotFile(t *testing.T) {
 	file := dump(source)
 	gz := packed(t, file, func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil })
 	zst := packed(t, file, func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) })
+	size := func(path string) int64 { return int64(len(bytesOf(t, path))) }
 	for name, c := range map[string]struct {
 		url   string
 		stdin func() io.Reader
 		args  []string
+		total int64 // bytes of the file; 0 if they are not known
 	}{
-		"plain":    {url: "rdb://" + file},
-		"pattern":  {url: "rdb://" + source.Dir + "/du*.rdb"},
-		"gzip":     {url: "rdb://" + gz},
-		"zstd":     {url: "rdb://" + zst, args: []string{"--spool-max-bytes", "16MiB"}},
-		"memory":   {url: "rdb://" + zst, args: []string{"--state-dir", "none", "--buffer-max-bytes", "8MiB"}},
+		"plain":    {url: "rdb://" + file, total: size(file)},
+		"pattern":  {url: "rdb://" + source.Dir + "/du*.rdb", total: size(file)},
+		"gzip":     {url: "rdb://" + gz, total: size(gz)},
+		"zstd":     {url: "rdb://" + zst, args: []string{"--spool-max-bytes", "16MiB"}, total: size(zst)},
+		"memory":   {url: "rdb://" + zst, args: []string{"--state-dir", "none", "--buffer-max-bytes", "8MiB"}, total: size(zst)},
 		"pipe":     {url: "rdb://-", stdin: func() io.Reader { return strings.NewReader(string(bytesOf(t, file))) }},
 		"packed":   {url: "rdb://-", stdin: func() io.Reader { return strings.NewReader(string(bytesOf(t, gz))) }},
-		"redirect": {url: "rdb://-", stdin: func() io.Reader { f, _ := os.Open(file); return f }},
+		"redirect": {url: "rdb://-", stdin: func() io.Reader { f, _ := os.Open(file); return f }, total: size(file)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			target := rt.Start(t, rt.Options{})
@@ -105,7 +108,8 @@ func TestSnapshotFile(t *testing.T) {
 			if c.stdin != nil {
 				p.stdin = c.stdin()
 			}
-			args := append([]string{"sync", "--source", c.url, "--target", target.URL(), "--http", ""}, c.args...)
+			summary := filepath.Join(t.TempDir(), "summary.json")
+			args := append([]string{"sync", "--source", c.url, "--target", target.URL(), "--http", "", "--summary-file", summary}, c.args...)
 			if !strings.Contains(strings.Join(args, " "), "--state-dir") {
 				args = append(args, "--state-dir", p.state)
 			}
@@ -113,6 +117,13 @@ func TestSnapshotFile(t *testing.T) {
 			equal(t, source.Endpoint(), target.Endpoint())
 			if source.Version.AtLeast(7, 0) && !strings.Contains(target.MustDo("FUNCTION", "LIST").Array[0].Array[1].Text, "mylib") {
 				t.Error("the function is missing")
+			}
+			var s struct{ Links []haul.LinkStatus }
+			if err := json.Unmarshal(bytesOf(t, summary), &s); err != nil {
+				t.Fatal(err)
+			}
+			if l := s.Links[0]; l.SnapshotTotal != c.total || c.total > 0 && l.SnapshotBytes != c.total || l.SnapshotKeys == 0 || !l.SnapshotDone || l.Phase != haul.PhaseCaughtUp {
+				t.Errorf("of %d bytes: %+v", c.total, l)
 			}
 			left, err := filepath.Glob(p.state + "/default/spool/*")
 			if err != nil || len(left) > 0 {
@@ -236,30 +247,34 @@ func TestAppendOnlyFileKilled(t *testing.T) {
 		for _, gate := range target.gates {
 			gate.Limit(500_000)
 		}
-		state, kills := t.TempDir(), 0
-		for ; ; kills++ {
+		const kills = 6
+		state, reached := t.TempDir(), int64(0)
+		for i := 0; ; i++ {
 			if rand.IntN(2) == 0 {
 				state = t.TempDir()
 			}
 			p := start(t, append(target.args, "--source", "aof://"+aofFiles(source), "--target", target.to, "--state-dir", state)...)
-			if kills == 6 {
+			if i == kills {
 				p.exit(haul.ExitDone)
 				break
 			}
-			select {
-			case <-p.ended:
-				t.Fatalf("it has ended after %d kills", kills)
-			case <-time.After(time.Duration(200+rand.IntN(400)) * time.Millisecond):
-				_ = p.cmd.Process.Kill()
-				<-p.ended
-			}
+			p.eventually("further than before", func(r report) bool {
+				l := r.Links[0]
+				if l.Applied < reached+(l.SourceOffset-reached)/10 {
+					return false
+				}
+				reached = l.Applied
+				return true
+			})
+			_ = p.cmd.Process.Kill()
+			<-p.ended
 		}
 		source.Restart()
 		report, err := rt.Compare(t.Context(), source.Endpoint(), target.target, rt.CompareOptions{IgnoreReadCounts: true})
 		if err != nil || !report.Equal() {
 			t.Errorf("after %d kills: %v\n%s", kills, err, report)
 		}
-		t.Logf("killed %d times, %d keys", kills, report.Keys)
+		t.Logf("killed %d times, at byte %d last; %d keys", kills, reached, report.Keys)
 	})
 }
 
