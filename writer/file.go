@@ -3,27 +3,24 @@ package writer
 import (
 	"context"
 	"maps"
-	"sync"
-	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
-	"github.com/keyhaul/keyhaul/rdb"
 )
 
 // FileConfig describes a target that is a file.
 type FileConfig struct {
 	FileTarget
 	Replace bool // a file that has this name is replaced at the end
-	Filters []haul.Filter
-	DBs     haul.DBMap
-	Source  topology.Node // what is known of the source; zero if that is a file
-	// Release is what commands are written for instead of the source's own: then values are plain commands. Zero: RESTORE
-	// with the source's own bytes.
-	Release        rdb.Release
-	Unsupported    Unsupported // what becomes of values that the release has no form for
+	// Plain says that values become plain commands, as Node takes them. Else they are RESTORE with the source's own bytes.
+	Plain bool
+
+	Node           topology.Node // that commands are for, or that a snapshot comes from; zero if that is not known
+	Filters        []haul.Filter
+	DBs            haul.DBMap
+	Unsupported    Unsupported // what becomes of what Node has no form for
 	UnsupportedLog string      // path; empty: what is lost is only logged
 	Log            zerolog.Logger
 }
@@ -33,11 +30,7 @@ type File struct {
 	cfg  FileConfig
 	out  *output
 	form fileForm
-
-	lacked *listFile // unsupported.log
-
-	mu     sync.Mutex
-	counts map[string]int64 // guarded by mu
+	d    *dispatcher // gives commands their form, counts and lists, as for a server; nothing is dispatched
 }
 
 // fileForm writes what a format consists of.
@@ -54,7 +47,11 @@ func OpenFile(cfg FileConfig) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{cfg: cfg, out: out, counts: make(map[string]int64), lacked: &listFile{path: cfg.UnsupportedLog}}
+	f := &File{cfg: cfg, out: out, d: newDispatcher(Config{
+		Node: cfg.Node, DBs: cfg.DBs, Existing: ExistingReplace, OnError: OnErrorStop,
+		Unsupported: cfg.Unsupported, UnsupportedLog: cfg.UnsupportedLog, Log: cfg.Log,
+	})}
+	f.d.enc.strings = false // a command for each key
 	f.begin()
 	return f, nil
 }
@@ -64,11 +61,7 @@ func (f *File) begin() {
 	case FileRDB:
 		f.form = newRDBFile(f.out, f.cfg)
 	case FileRESP:
-		if f.cfg.Release != (rdb.Release{}) {
-			f.form = newPlainFile(f)
-			return
-		}
-		f.form = newRESPFile(f.out, f.cfg)
+		f.form = newRESPFile(f.out, f.d, f.cfg.Plain)
 	case FileJSONL:
 		f.form = newJSONLFile(f.out, f.cfg)
 	}
@@ -105,6 +98,11 @@ func (f *File) accept(b *haul.Batch) error {
 	for _, filter := range f.cfg.Filters {
 		filter.Apply(b)
 	}
+	if f.cfg.Stream() {
+		if err := f.d.rewriter.apply(b); err != nil {
+			return err
+		}
+	}
 	for i := range b.Entries {
 		why := b.Entries[i].Drop
 		if why == haul.DropNone {
@@ -114,7 +112,7 @@ func (f *File) accept(b *haul.Batch) error {
 			return haul.Errorf(haul.ExitFailed, "name each database in --db-map, or leave keys of that kind out on the source",
 				"an entry at byte %d of the source, in database %d: %s", b.Entries[i].Start, b.Entries[i].DB, e.Text)
 		}
-		f.count("dropped_"+why.String(), 1)
+		f.d.count("dropped_"+why.String(), 1)
 	}
 	var err error
 	eachRun(b, 0, len(b.Entries), func(first, n uint32) {
@@ -129,32 +127,6 @@ func (f *File) accept(b *haul.Batch) error {
 	return nil
 }
 
-// lacks decides on a key of which the release cannot hold everything, and lists what is lost.
-func (f *File) lacks(it item, what string, rest bool) (treatment, error) {
-	e := it.entry()
-	how, done := leaveOut, "dropped"
-	if f.cfg.Unsupported == UnsupportedDegrade && rest {
-		how, done = degrade, "degraded"
-	}
-	command, keys := keysOf(it)
-	if f.cfg.Unsupported == UnsupportedFail {
-		return how, haul.Errorf(haul.ExitFailed,
-			"write for a release that has them, or use --unsupported degrade (done without) or drop (left out), which list each key in unsupported.log",
-			"%s has no %s: %s in database %d", f.cfg.Release, what, quoted(keys), e.DB)
-	}
-	f.count("unsupported_"+done, 1)
-	f.cfg.Log.Warn().Strs("keys", keys).Str("lacks", what).Str("done", done).Msg("the release has no form for a part of the data")
-	return how, f.lacked.add(unsupported{
-		Time: time.Now().UTC(), Snapshot: true, Position: e.Start, DB: e.DB, Command: command, Keys: keys, Lacks: what, Done: done,
-	})
-}
-
-func (f *File) count(what string, n int64) {
-	f.mu.Lock()
-	f.counts[what] += n
-	f.mu.Unlock()
-}
-
 // Commit ends the file and gives it its name. It is on the disk then.
 func (f *File) Commit() error {
 	if err := f.form.finish(); err != nil {
@@ -166,15 +138,15 @@ func (f *File) Commit() error {
 // Abort removes what was written, unless it was committed.
 func (f *File) Abort() {
 	f.out.abort()
-	f.lacked.close()
+	f.d.lacked.close()
 }
 
 // Status implements haul.Writer.
 func (f *File) Status() haul.WriterStatus {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
 	return haul.WriterStatus{
-		Target: f.cfg.String(), Mode: "file", Ready: true, Counts: maps.Clone(f.counts),
+		Target: f.cfg.String(), Mode: "file", Ready: true, Counts: maps.Clone(f.d.counts),
 		Lanes: []haul.LaneStatus{{Address: f.cfg.Path, State: "writing", Written: f.out.written.Load()}},
 	}
 }

@@ -24,7 +24,7 @@ type rdbFile struct {
 }
 
 func newRDBFile(out io.Writer, cfg FileConfig) *rdbFile {
-	return &rdbFile{out: out, dbs: cfg.DBs, source: cfg.Source, db: unknownDB}
+	return &rdbFile{out: out, dbs: cfg.DBs, source: cfg.Node, db: unknownDB}
 }
 
 // Write adds to the checksum what it writes.

@@ -7,17 +7,18 @@ import (
 	"testing"
 
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/rdb"
 )
 
 // fileForms are the formats, writing into w.
 func fileForms(w io.Writer) map[string]fileForm {
-	lost := func(item, string, bool) (treatment, error) { return leaveOut, nil }
+	d := newDispatcher(Config{Node: topology.Node{Product: "redis", Major: 7}})
 	return map[string]fileForm{
 		"rdb":   newRDBFile(w, FileConfig{}),
-		"resp":  newRESPFile(w, FileConfig{}),
+		"resp":  newRESPFile(w, d, false),
 		"jsonl": newJSONLFile(w, FileConfig{}),
-		"plain": &plainFile{to: rdb.Release{Major: 7}, out: fileOutbox(w), lost: lost},
+		"plain": newRESPFile(w, d, true),
 	}
 }
 

@@ -63,12 +63,8 @@ func (r *resolver) output(c *config) {
 	case c.Until == "":
 		r.refuse("until", "must be snapshot or caught-up where the target is a file: it is whole at its end only")
 	}
-	if c.TargetRelease != (rdb.Release{}) {
-		if c.Target.Output.Format != writer.FileRESP {
-			r.refuse("target.release", "has no effect where the target is no file of commands: begin target.url with resp://")
-		} else if commands && c.Until != untilSnapshot {
-			r.refuse("target.release", "needs --until snapshot: the commands that follow are not rewritten for another release in a file")
-		}
+	if c.TargetRelease != (rdb.Release{}) && c.Target.Output.Format != writer.FileRESP {
+		r.refuse("target.release", "has no effect where the target is no file of commands: begin target.url with resp://")
 	}
 	if c.Existing != existingFail && c.Existing != existingReplace {
 		r.refuse("existing", "must be fail or replace where the target is a file")

@@ -85,8 +85,12 @@ func settings() []setting {
 
 // endSettings are those of one end of the haul.
 func endSettings(end, doing string) []setting {
+	files := "or files: rdb:///path, aof:///path"
+	if end == "target" {
+		files = "or a file: rdb:///path, resp:///path, jsonl:///path"
+	}
 	return []setting{
-		{key: end + ".url", kind: kindString, alias: end, secret: true, usage: "`address` of the server or cluster to " + doing + ": redis://[user:password@]host:port, rediss:// for TLS, unix:///path, redis+sentinel://host:26379/name; several hosts separated by commas"},
+		{key: end + ".url", kind: kindString, alias: end, secret: true, usage: "`address` of the server or cluster to " + doing + ": redis://[user:password@]host:port, rediss:// for TLS, unix:///path, redis+sentinel://host:26379/name; several hosts separated by commas; " + files},
 		{key: end + ".username", kind: kindString, secret: true, usage: "ACL `user` of the " + end},
 		{key: end + ".password", kind: kindString, secret: true, usage: "`password` of the " + end + "; other users of this machine can see flags: prefer the environment or a password file"},
 		{key: end + ".password-file", kind: kindString, usage: "`file` with the password of the " + end + ", read again at each connect"},

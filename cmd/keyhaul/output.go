@@ -9,6 +9,8 @@ import (
 	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/filter"
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/rdb"
 	"github.com/keyhaul/keyhaul/reader"
 	"github.com/keyhaul/keyhaul/writer"
 )
@@ -25,8 +27,11 @@ func (a *app) toFile(ctx context.Context, e *ends) error {
 	}
 	to := writer.FileConfig{
 		FileTarget: *a.cfg.Target.Output, Replace: a.cfg.Existing == existingReplace,
-		Filters: filter.All(a.cfg.DBs), DBs: a.cfg.DBs, Source: e.source, Release: a.cfg.TargetRelease,
+		Node: e.source, Filters: filter.All(a.cfg.DBs), DBs: a.cfg.DBs,
 		Unsupported: writer.Unsupported(a.cfg.Unsupported), UnsupportedLog: a.state.file("unsupported.log"), Log: a.log,
+	}
+	if r := a.cfg.TargetRelease; r != (rdb.Release{}) {
+		to.Plain, to.Node = true, topology.NodeOf(r)
 	}
 	if err := to.MayBegin(); err != nil {
 		return err

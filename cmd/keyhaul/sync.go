@@ -33,6 +33,7 @@ after, or a cluster: name its nodes.`,
   KEYHAUL_SOURCE_PASSWORD=… keyhaul sync --config one-shot.toml
   keyhaul sync --source rdb:///backup/dump.rdb.zst --target redis://new:6379
   keyhaul sync --source aof:///var/lib/redis/appendonlydir --target redis://new:6379
+  keyhaul sync --source redis://old:6379 --target rdb:///backup/old.rdb.zst
   keyhaul sync --source unix:///run/redis.sock --target redis://new:6379 --dry-run`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd, environ)

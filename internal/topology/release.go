@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -22,4 +23,13 @@ func (n Node) Release() rdb.Release {
 	r.Major, _ = strconv.Atoi(major)
 	r.Minor, _ = strconv.Atoi(minor)
 	return r
+}
+
+// NodeOf is a server of a release, of which nothing else is known.
+func NodeOf(r rdb.Release) Node {
+	n := Node{Product: "redis", Major: r.Major, Minor: r.Minor, Version: fmt.Sprintf("%d.%d", r.Major, r.Minor)}
+	if r.Valkey {
+		n.Product = "valkey"
+	}
+	return n
 }

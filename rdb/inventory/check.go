@@ -95,7 +95,7 @@ func (c *Compatible) table(t table) {
 		return
 	}
 	if len(c.Lacks) == 0 {
-		t.line("\nFor %s: it can hold everything; %d keys are rewritten for it.", c.Release, c.Rewritten)
+		t.line("\nFor %s: it can hold everything (keys that are rewritten for it: %d).", c.Release, c.Rewritten)
 		return
 	}
 	t.section("For "+c.Release+": what it cannot hold", "keys\toutcome\t", "  what it lacks, such as in")

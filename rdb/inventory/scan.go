@@ -14,7 +14,7 @@ import (
 
 const (
 	bufferBytes = 1 << 20
-	keptBytes   = 8 << 20 // a value up to this is looked at in one piece, where that is needed
+	keptBytes   = 4 << 20 // a value up to this is looked at, where that is needed
 	nameBytes   = 1 << 10 // of a name that is listed
 )
 
@@ -91,8 +91,12 @@ func (b *buffer) Idle(ctx context.Context, tail []byte) ([]byte, error) {
 }
 
 func (s *scan) run(ctx context.Context, r io.Reader) error {
+	kept := bufferBytes / 2
+	if s.opts.For != nil {
+		kept = keptBytes
+	}
 	s.decoder = rdb.NewDecoder(func(sum func([]byte)) *feed.Window {
-		return feed.New(ctx, file{r}, new(buffer), 0, keptBytes, sum)
+		return feed.New(ctx, file{r}, new(buffer), 0, kept, sum)
 	})
 	s.decoder.Measure, s.decoder.Aux = &s.measure, s.seeAux
 	if err := s.decoder.Header(); err != nil {
