@@ -73,7 +73,7 @@ const (
 	lacksLateTTL    = "hash field TTLs after the year 4199"
 	lacksKeepTTL    = "HSETEX, which keeps hash field TTLs"
 	lacksFunctions  = "functions"
-	lacksVectors    = "vector sets"
+	lacksVectors    = `module for values of type "vectorset"`
 	lacksArrays     = "arrays"
 	lacksReferences = "deletion of stream entries by their references"
 	lacksSearches   = "searches by BYBOX or COUNT ANY"

@@ -101,6 +101,10 @@ func everyCommands(prefix string) [][]string {
 	add("XADD", k("stream:emptied"), "5-5", "f", "v")
 	add("XDEL", k("stream:emptied"), "5-5")
 
+	// vector sets
+	add("VADD", k("vectors"), "VALUES", "3", "1", "0.5", "-2", "a")
+	add("VADD", k("vectors"), "VALUES", "3", "0", "1", "0", "b", "SETATTR", `{"year":1950}`)
+
 	// what scripts and functions write
 	add("EVAL", "redis.call('SET',KEYS[1],ARGV[1]) return redis.call('PEXPIRE',KEYS[1],70000000)", "1", k("script"), "v")
 	add("FUNCTION", "LOAD", "#!lua name="+prefix+"\nredis.register_function('"+prefix+"_set', function(k, a) return redis.call('SET',k[1],a[1]) end)")
@@ -133,7 +137,7 @@ func everyCommands(prefix string) [][]string {
 
 // WriteEvery writes, under a prefix, keys of every type, encoding and state that the server knows: strings as text, bytes,
 // integers, bitmaps, HyperLogLogs, empty and large ones; lists, sets, hashes and sorted sets in their small and large
-// encodings; streams with groups, pending and deleted entries; deadlines of keys and fields; functions; several databases;
+// encodings; streams with groups, pending and deleted entries; vector sets; deadlines of keys and fields; functions; several databases;
 // names of bytes. What the server does not know is left out. It returns how many commands were carried out.
 func (s *Server) WriteEvery(prefix string) (done int) {
 	s.t.Helper()
