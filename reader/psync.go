@@ -32,6 +32,7 @@ type PSYNC struct {
 	conn     *resp.Conn
 	addr     string // of conn
 	node     topology.Node
+	known    int64 // highest when the node was asked what it is
 	lineage  aof.Lineage
 	status   haul.LinkStatus
 	started  []time.Time // of full syncs; of the goroutine of Run

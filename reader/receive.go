@@ -265,11 +265,8 @@ func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Con
 // would cost it a fork.
 func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, s *fullSync) error {
 	offset := s.stream.End()
-	h := p.history(offset)
+	h, node := p.judged(offset)
 	id := h.ID
-	p.mu.Lock()
-	node := p.node
-	p.mu.Unlock()
 	if err := h.left(node); err != nil {
 		if p.chooses() { // it could when it was chosen
 			return fmt.Errorf("%w: %s", errNotNow, err.Error())
