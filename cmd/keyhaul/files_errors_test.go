@@ -213,3 +213,16 @@ func TestStdinInterrupted(t *testing.T) {
 		exit(haul.ExitDone, "repeats its full copy")
 	equal(t, source.Endpoint(), target.Endpoint())
 }
+
+// TestSnapshotFilesOverlap: of keys that two files have the later ones count, of whatever type.
+func TestSnapshotFilesOverlap(t *testing.T) {
+	t.Parallel()
+	source, target := pair(t)
+	fill(t, source, 5000)
+	first := fileOf(t, filepath.Join(t.TempDir(), "1.rdb"), bytesOf(t, dump(source)))
+	source.MustDo("FLUSHALL")
+	fill(t, source, 5000)
+	source.MustDo("EVAL", "for _, k in ipairs(redis.call('KEYS', '*')) do redis.call('DEL', k); redis.call('RPUSH', k, 'later') end", 0)
+	start(t, "--source", "rdb://"+first+","+dump(source), "--target", target.URL()).exit(haul.ExitDone)
+	equal(t, source.Endpoint(), target.Endpoint())
+}

@@ -47,3 +47,24 @@ func TestAppendOnlyFileSpansSlots(t *testing.T) {
 	start(t, "--source", "aof://"+file, "--target", url).exit(haul.ExitFailed, "RENAME", "slot", "What to do: ")
 	start(t, "--source", "aof://"+file, "--target", url, "--on-error", "skip").exit(haul.ExitDone, "an entry was skipped")
 }
+
+// TestFilesMapDatabases: databases of files go where --db-map says, and those that the target lacks are named.
+func TestFilesMapDatabases(t *testing.T) {
+	t.Parallel()
+	source := rt.Start(t, logged("yes"))
+	for _, db := range []int{0, 1, 9} {
+		source.MustDo("SELECT", db)
+		source.MustDo("SET", "k", db)
+	}
+	for _, url := range []string{"rdb://" + dump(source), "aof://" + aofFiles(source)} {
+		target := rt.Start(t, rt.Options{Config: map[string]string{"databases": "4"}})
+		start(t, "--source", url, "--target", target.URL(), "--name", "small").exit(haul.ExitFailed, "no database 9")
+		start(t, "--source", url, "--target", target.URL(), "--existing", "flush", "--db-map", "0=2,1=0,9=drop").exit(haul.ExitDone)
+		for db, want := range []string{"1", "", "0", ""} {
+			target.MustDo("SELECT", db)
+			if got := target.MustDo("GET", "k").Text; got != want {
+				t.Errorf("%s: database %d has %q, want %q", url, db, got, want)
+			}
+		}
+	}
+}
