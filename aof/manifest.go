@@ -80,7 +80,7 @@ func manifestLine(line string) (f manifestFile, err error) {
 	switch {
 	case err != nil || f.seq < 1:
 		return f, errors.New("it has no sequence number")
-	case f.name == "" || f.name == "." || f.name == ".." || filepath.Base(f.name) != f.name:
+	case f.name == "" || f.name == "." || f.name == ".." || strings.ContainsRune(f.name, filepath.Separator):
 		return f, errors.New("it names no file beside the manifest")
 	}
 	return f, nil

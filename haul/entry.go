@@ -54,12 +54,13 @@ const (
 	DropNeedless         // set by a writer: there is nothing to be done on the target
 	DropApplied          // set by a writer: the target has it from an earlier run
 	DropExpired          // set by a reader: a key of a file whose deadline has passed
+	DropEmpty            // set by a reader: a key without elements, which servers leave out when they load one
 	DropMoved            // set by a writer: its slot is not the link's, it is settled by what its new owner holds
 	DropCovered          // set by a writer: what it does is in what was read when its slot was settled
 )
 
 func (d Drop) String() string {
-	return [...]string{"none", "sentinel-hello", "cluster-topology", "reserved-key", "mixed-keys", "database", "unmapped", "unsupported", "needless", "applied", "expired", "moved-slot", "covered"}[d]
+	return [...]string{"none", "sentinel-hello", "cluster-topology", "reserved-key", "mixed-keys", "database", "unmapped", "unsupported", "needless", "applied", "expired", "empty", "moved-slot", "covered"}[d]
 }
 
 // Key is a key of the snapshot, as it stands in the RDB.

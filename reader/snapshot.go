@@ -95,6 +95,10 @@ func (d *snapshotDecoder) add(start int64, r *rdb.Record) error {
 		if r.HasExpire && r.ExpireAt < d.expired {
 			e.Drop = haul.DropExpired
 		}
+		v := rdb.Value{Type: r.Type, Valkey: d.rdb.Valkey}
+		if e.Big == nil && v.Empty(kept[r.Value.Off:r.Value.Off+r.Value.Len]) {
+			e.Drop = haul.DropEmpty
+		}
 	}
 	if r.Kind == rdb.KindKey && e.Drop == haul.DropNone {
 		if err := d.seen(e.DB, key.Name); err != nil {
