@@ -77,12 +77,14 @@ func (s *Store) removeParts(ctx context.Context, c *conn, n node, count func(i i
 	dbs, err := databases(ctx, c)
 	for _, db := range dbs {
 		for _, keys := range s.everyKeys() {
-			key, in := keys.Part, n
+			names, in := []func(uint16) string{keys.Part, keys.MovingPart}, n
 			if n.slots == nil {
-				key, in.slots = func(uint16) string { return keys.WholePart() }, []uint16{0}
+				names, in.slots = []func(uint16) string{func(uint16) string { return keys.WholePart() }}, []uint16{0}
 			}
-			if err == nil {
-				err = s.eachSlot(ctx, c, in, db, "UNLINK", key, func(_ uint16, r resp.Reply) error { return count(0, r) })
+			for _, name := range names {
+				if err == nil {
+					err = s.eachSlot(ctx, c, in, db, "UNLINK", name, func(_ uint16, r resp.Reply) error { return count(0, r) })
+				}
 			}
 		}
 	}

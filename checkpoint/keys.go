@@ -73,6 +73,9 @@ func (k Keys) WholeMark() string { return k.own("mark", "") }
 // key's place.
 func (k Keys) Part(slot uint16) string { return k.own("part", ":{"+Tag(slot)+"}") }
 
+// MovingPart is Part while slot is on its way between two nodes.
+func (k Keys) MovingPart(slot uint16) string { return k.own("part:moving", ":{"+Tag(slot)+"}") }
+
 // WholePart is Part of a standalone target.
 func (k Keys) WholePart() string { return k.own("part", "") }
 

@@ -2,9 +2,10 @@ package writer
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
-	"slices"
+	"net"
 	"strconv"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
@@ -23,14 +24,17 @@ import (
 const buildBytes = 32 << 10
 
 // builds reports whether the value of a key of the snapshot is built from commands. A string is one SET in any case, and
-// what modules have made is known to them alone.
+// what modules have made is known to them alone. A value that is read from the spool and that the target does not take as it is
+// has no other form.
 func (c *encoder) builds(e *haul.Entry, k *haul.Key) bool {
+	if c.part == nil || e.Kind != haul.KindKey || k.Type == rdb.TypeString || k.Type == rdb.TypeModule2 || c.missing(k) {
+		return false
+	}
 	size := int64(k.Value.Len)
 	if e.Big != nil {
 		size = e.Big.Len
 	}
-	return c.large > 0 && size >= c.large && e.Kind == haul.KindKey && k.Prefix.Len == 0 &&
-		k.Type != rdb.TypeString && k.Type != rdb.TypeModule2
+	return c.large > 0 && size >= c.large && k.Prefix.Len == 0 || e.Big != nil && !c.takes(k)
 }
 
 // setApart marks the keys of a batch whose values are built.
@@ -41,12 +45,18 @@ func (c *encoder) setApart(b *haul.Batch) {
 	}
 }
 
-// partKeys returns the name under which values of a slot are built.
-func partKeys(k checkpoint.Keys, cluster bool) func(key []byte) string {
+// partKeys returns the name under which the value of a key is built. While its slot moves, the lane may be building another
+// value of the slot.
+func partKeys(k checkpoint.Keys, cluster bool) func(key []byte, moving bool) string {
 	if !cluster {
-		return func([]byte) string { return k.WholePart() }
+		return func([]byte, bool) string { return k.WholePart() }
 	}
-	return func(key []byte) string { return k.Part(command.Slot(key)) }
+	return func(key []byte, moving bool) string {
+		if moving {
+			return k.MovingPart(command.Slot(key))
+		}
+		return k.Part(command.Slot(key))
+	}
 }
 
 // errUnbuilt says that the rest of a value need not be sent: the target has refused some of it.
@@ -54,7 +64,7 @@ var errUnbuilt = errors.New("a command that builds a value was refused")
 
 // build appends what builds the value of a key, flushing the outbox as it goes.
 func (c *encoder) build(o *outbox, it item, e *haul.Entry, k *haul.Key) error {
-	part := c.part(k.Name)
+	part := c.part(k.Name, o.moving)
 	o.unfinished = true
 	defer func() { o.unfinished = false }()
 	o.step(it, "UNLINK", part)
@@ -71,8 +81,14 @@ func (c *encoder) build(o *outbox, it item, e *haul.Entry, k *haul.Key) error {
 		}
 		o.grown(n)
 		o.ops = append(o.ops, op{item: it, kind: opBuild, left: 1, total: 1})
-		return o.flushPart()
+		return o.flushBuilt()
 	})
+	if err == nil && c.existing == ExistingSkip && k.Has&haul.HasExpire != 0 {
+		o.step(it, "PEXPIREAT", part, strconv.FormatInt(c.held(k.ExpireAt), 10))
+	}
+	if err == nil {
+		err = o.answered()
+	}
 	if errors.Is(err, errUnbuilt) {
 		o.unfinished = false
 		o.control(opUnbuilt, "UNLINK", part)
@@ -81,6 +97,9 @@ func (c *encoder) build(o *outbox, it item, e *haul.Entry, k *haul.Key) error {
 	}
 	if err != nil {
 		return err
+	}
+	if lost == "" && k.Prefix.Len > 0 {
+		_, lost = c.to.Form(k.Type, v.Valkey, true)
 	}
 	leave := false
 	if lost != "" {
@@ -104,13 +123,11 @@ func (c *encoder) build(o *outbox, it item, e *haul.Entry, k *haul.Key) error {
 // replace appends what gives a key the value that was built. What the key had is freed behind the scenes: else RENAME
 // would free it, for as long as that takes.
 func (c *encoder) replace(o *outbox, it item, k *haul.Key, part string) {
-	calls := [][]string{{"UNLINK", string(k.Name)}, {"RENAME", part, string(k.Name)}}
+	calls := [][]string{{"MULTI"}, {"UNLINK", string(k.Name)}, {"RENAME", part, string(k.Name)}}
 	if k.Has&haul.HasExpire != 0 { // not before: if it has passed, there is no part to be renamed
 		calls = append(calls, []string{"PEXPIREAT", string(k.Name), strconv.FormatInt(c.held(k.ExpireAt), 10)})
 	}
-	if !c.plain {
-		calls = slices.Concat([][]string{{"MULTI"}}, calls, [][]string{{"EXEC"}})
-	}
+	calls = append(calls, []string{"EXEC"})
 	n := len(o.arena)
 	for _, args := range calls {
 		o.arena = resp.AppendCommand(o.arena, args...)
@@ -120,14 +137,12 @@ func (c *encoder) replace(o *outbox, it item, k *haul.Key, part string) {
 	o.answers(it)
 }
 
-// place appends what gives a key the value that was built unless there is such a key.
+// place appends what gives a key the value that was built unless there is such a key. The part is removed then, whatever is
+// answered to that: the item is decided.
 func (c *encoder) place(o *outbox, it item, k *haul.Key, part string) {
-	if k.Has&haul.HasExpire != 0 {
-		o.step(it, "PEXPIREAT", part, strconv.FormatInt(c.held(k.ExpireAt), 10))
-	}
 	o.control(opBuilt, "RENAMENX", part, string(k.Name))
 	o.answers(it)
-	o.step(it, "UNLINK", part)
+	o.control(opPing, "UNLINK", part)
 }
 
 // step appends a command that is one of several for an item.
@@ -147,14 +162,51 @@ func (o *outbox) flushPart() error {
 	if o.size < flushBytes {
 		return nil
 	}
-	if o.refused != nil && o.refused() {
-		return errUnbuilt
-	}
 	err := o.flush()
 	if o.moved != nil {
 		o.moved()
 	}
 	return err
+}
+
+// flushBuilt is flushPart between commands that build a value. Of a slot that moves little is on its way at a time.
+func (o *outbox) flushBuilt() error {
+	switch {
+	case o.size < flushBytes:
+		return nil
+	case o.moving:
+		return o.answered()
+	case o.refused():
+		return errUnbuilt
+	}
+	return o.flushPart()
+}
+
+// answered writes what has gathered of an item, and waits until all of it is answered. A value of which a piece is missing must
+// not be put in place: where keys are left as they are it would stay there.
+func (o *outbox) answered() error {
+	if err := o.flush(); err != nil {
+		return err
+	}
+	if err := o.settle(); err != nil {
+		return err
+	}
+	if o.refused() {
+		return errUnbuilt
+	}
+	return nil
+}
+
+// settle waits until everything that was written is answered. It belongs to the writing goroutine.
+func (l *lane) settle(ctx context.Context) error {
+	for l.settled.Load() < l.sent {
+		select {
+		case <-l.drained:
+		case <-ctx.Done():
+			return net.ErrClosed
+		}
+	}
+	return nil
 }
 
 // brokenBuild is an item that is being built, and of which the target has refused a command.
@@ -190,7 +242,7 @@ func (l *lane) builtReply(o *op, b []byte) {
 	case o.total > 1:
 		l.txReply(o, b)
 	case b[0] == resp.KindError:
-		if e := errorOf(b); l.d.cfg.Existing != ExistingSkip || e.Text != "ERR no such key" { // else its deadline has passed
+		if e := errorOf(b); !l.d.expired(o, e) {
 			l.refused(o, o.item, e)
 		}
 	case l.d.cfg.Existing == ExistingSkip && b[0] == resp.KindInteger && b[1] == '0':
@@ -198,10 +250,14 @@ func (l *lane) builtReply(o *op, b []byte) {
 	}
 }
 
-// expired reports whether e says that there is nothing to be put in place, as it is when the deadlines of all fields of a hash
-// have passed. What the key had is removed then.
-func (o *op) expired(e *resp.Error) bool {
-	return o.kind == opBuilt && e.Text == "ERR no such key" && rdb.FieldTTLs(o.item.batch.KeyOf(o.entry()).Type)
+// expired reports whether e says that there is nothing to be put in place because deadlines have passed: of all fields of a hash, or,
+// where the value gets its own before, that one. What the key had is removed then, unless it is to be left as it is.
+func (d *dispatcher) expired(o *op, e *resp.Error) bool {
+	if o.kind != opBuilt || e.Text != "ERR no such key" {
+		return false
+	}
+	k := o.batch.KeyOf(o.entry())
+	return rdb.FieldTTLs(k.Type) || d.cfg.Existing == ExistingSkip && k.Has&haul.HasExpire != 0
 }
 
 func (l *lane) forgetBroken() {

@@ -182,21 +182,32 @@ func TestLargeValueIsCut(t *testing.T) {
 // TestLargeValueIsRefused: a target that has no memory left is waited for, and the value is built anew.
 func TestLargeValueIsRefused(t *testing.T) {
 	src, names := large(t)
-	dst := rt.Start(t, rt.Options{})
-	used := dst.Number("memory", "used_memory")
-	dst.MustDo("CONFIG", "SET", "maxmemory", used+400_000)
-	g := targetOf(dst)
-	r := newRig(t, dst.Addr, building(false, nil))
-	b := r.batch(true)
-	for _, name := range names {
-		b.bigKey(name, dump(t, src, name), nil)
+	src.MustDo("SET", "string", strings.Repeat("0123456789", 50_000))
+	for _, existing := range []Existing{ExistingReplace, ExistingSkip} {
+		t.Run(string(existing), func(t *testing.T) {
+			dst := rt.Start(t, rt.Options{})
+			used := dst.Number("memory", "used_memory")
+			dst.MustDo("CONFIG", "SET", "maxmemory", used+400_000)
+			g := targetOf(dst)
+			r := newRig(t, dst.Addr, building(false, func(c *Config) { c.Existing, c.SnapshotLanes = existing, 1 }))
+			b := r.batch(true)
+			for _, name := range names {
+				b.bigKey(name, dump(t, src, name), nil)
+				b.bigKey("string", dump(t, src, "string"), nil)
+			}
+			b.send()
+			r.waitsFor("OOM")
+			for _, name := range names { // a part would pass for what was there
+				if dst.MustDo("EXISTS", name).Int == 1 {
+					same(t, src, g, []string{name})
+				}
+			}
+			dst.MustDo("CONFIG", "SET", "maxmemory", 0)
+			r.drained()
+			same(t, src, g, append(names, "string"))
+			noParts(t, g)
+		})
 	}
-	b.send()
-	r.waitsFor("OOM")
-	dst.MustDo("CONFIG", "SET", "maxmemory", 0)
-	r.drained()
-	same(t, src, g, names)
-	noParts(t, g)
 }
 
 // TestLargeValueExpiresAsItIsBuilt: when the deadlines of all fields of a hash have passed on the target, nothing is left to be put in

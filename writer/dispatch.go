@@ -121,7 +121,7 @@ func newDispatcher(cfg Config) *dispatcher {
 		d.resumed = max(d.resumed, at)
 	}
 	d.enc.values = newValues(cfg.Node.Release(), d.lacks)
-	if cfg.Store != nil {
+	if cfg.Store != nil && !cfg.NoTransactions { // behind a proxy no two keys are known to be in one place
 		d.enc.large, d.enc.part = cfg.BigValue, partKeys(cfg.Store.Keys(), cfg.Node.Cluster)
 	}
 	if cfg.Node.Cluster {

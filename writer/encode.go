@@ -19,8 +19,8 @@ type encoder struct {
 	function *command.Spec
 	grace    int64 // ms that deadlines are held back by
 	dbs      haul.DBMap
-	large    int64                   // bytes from which on a value is built; 0: never
-	part     func(key []byte) string // the name under which it is
+	large    int64                                // bytes from which on a value is built; 0: never
+	part     func(key []byte, moving bool) string // the name under which it is
 	values
 
 	// standing returns the commands that write keyhaul's own keys anew, after these were flushed; nil where that is

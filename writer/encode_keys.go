@@ -36,7 +36,7 @@ func (c *encoder) key(o *outbox, it item, e *haul.Entry, k *haul.Key) error {
 	switch {
 	case e.Alone:
 		return c.build(o, it, e, k)
-	case e.Big != nil:
+	case e.Big != nil && !c.missing(k):
 		return c.bigKey(o, it, e, k)
 	}
 	o.ops = append(o.ops, op{item: it, kind: opOne, left: 1, total: 1, count: 1})

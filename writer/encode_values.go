@@ -42,6 +42,12 @@ func (v *values) takes(k *haul.Key) bool {
 	return v.asIs[i][k.Type]
 }
 
+// missing reports whether the target has nothing of the kind that the value of a key is.
+func (v *values) missing(k *haul.Key) bool {
+	form, _ := v.to.Form(k.Type, fromValkey(k), k.Prefix.Len > 0)
+	return form == rdb.FormMissing
+}
+
 func fromValkey(k *haul.Key) bool { return k.Has&haul.FromValkey != 0 }
 
 // rewritten appends a key whose value the target does not take as it is.

@@ -20,10 +20,11 @@ import (
 // goroutine encodes and writes them, one reads replies, one keeps the connection. What goes wrong is collected here and
 // handed to the dispatcher, which alone decides what is sent again.
 type lane struct {
-	d    *dispatcher
-	addr string // changes, under mu, only while the lane is down
-	keep *keepalive.Keeper
-	wake chan struct{}
+	d       *dispatcher
+	addr    string // changes, under mu, only while the lane is down
+	keep    *keepalive.Keeper
+	wake    chan struct{}
+	drained chan struct{} // nothing is in flight any more
 
 	local  []item // the dispatcher's, before it pushes them
 	had    int    // the dispatcher's: entries of a batch that the node has, before it completes them
@@ -97,7 +98,7 @@ type failure struct {
 
 func newLane(d *dispatcher, addr string) *lane {
 	l := &lane{
-		d: d, addr: addr, wake: make(chan struct{}, 1),
+		d: d, addr: addr, wake: make(chan struct{}, 1), drained: make(chan struct{}, 1),
 		keep:  keepalive.NewKeeper(d.cfg.ReplyTimeout, d.cfg.PingInterval),
 		slots: make(map[uint16]bool), aside: make(map[uint16][]item),
 	}

@@ -53,6 +53,7 @@ func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
 	current := 0
 	l.whole = wholeTx{} // what the last connection has begun ended with it
 	o := &outbox{conn: conn.Conn, count: l.counted, moved: l.moved, refused: l.unbuilt.Load}
+	o.settle = func() error { return l.settle(ctx) }
 	o.push = func(ops []op) {
 		if o.unfinished {
 			l.launch(ops, current-1)

@@ -196,6 +196,7 @@ func (l *lane) finish(o *op) {
 	empty := l.flight.len() == 0
 	l.mu.Unlock()
 	if empty {
+		signal(l.drained)
 		signal(l.d.idle)
 	}
 }
@@ -321,7 +322,7 @@ func (l *lane) txReply(o *op, b []byte) {
 	case l.failing && l.d.route.behind(l, o.item):
 		l.again(o, o.item, nil)
 	default:
-		if e := nestedError(b); e != nil && !o.expired(e) && !l.d.torn(o.item, e) {
+		if e := nestedError(b); e != nil && !l.d.expired(o, e) && !l.d.torn(o.item, e) {
 			o.bad++
 		}
 	}
