@@ -209,34 +209,22 @@ func (l *lane) settle(ctx context.Context) error {
 	return nil
 }
 
-// brokenBuild is an item that is being built, and of which the target has refused a command.
-type brokenBuild struct {
-	entry *haul.Entry
-	again bool // it is sent again; else it is skipped
-}
-
-// buildReply handles the reply to one of the commands that build a value.
-func (l *lane) buildReply(o *op, b []byte) {
-	if b[0] != resp.KindError || l.broken.entry == o.entry() {
-		return
+// buildReply handles the reply to one of the commands that build a value. What is refused is decided on with the last of them: until
+// then the writing goroutine may be at work on the item.
+func (l *lane) buildReply(b []byte) {
+	if b[0] == resp.KindError && l.broken == nil {
+		l.broken = errorOf(b)
+		l.unbuilt.Store(true)
 	}
-	l.unbuilt.Store(true)
-	l.broken.entry = o.entry()
-	l.refused(o, o.item, errorOf(b))
-	l.broken.again = o.bad > 0
 }
 
 // builtReply handles a reply that decides an item which was built.
 func (l *lane) builtReply(o *op, b []byte) {
 	switch {
-	case l.broken.entry == o.entry():
-		if o.left > 0 {
-			return
-		}
-		if l.broken.again {
-			o.bad = 1
-		}
+	case l.broken != nil:
+		why := l.broken
 		l.forgetBroken()
+		l.refused(o, o.item, why)
 	case o.kind == opUnbuilt: // because of another one before it
 		l.again(o, o.item, nil)
 	case o.total > 1:
@@ -261,6 +249,6 @@ func (d *dispatcher) expired(o *op, e *resp.Error) bool {
 }
 
 func (l *lane) forgetBroken() {
-	l.broken = brokenBuild{}
+	l.broken = nil
 	l.unbuilt.Store(false)
 }

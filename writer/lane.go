@@ -64,7 +64,7 @@ type lane struct {
 	slots   map[uint16]bool // which have failed, on a cluster
 	queued  []op            // of the transaction that is not decided yet
 	abort   *refusedOp      // why it will be refused
-	broken  brokenBuild
+	broken  *resp.Error     // why a value that is being built cannot be
 
 	sent    uint64        // ops launched; of the writing goroutine
 	settled atomic.Uint64 // ops answered

@@ -132,7 +132,7 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 		if special {
 			l.entryReply(o, o.item, b)
 		}
-		if o.batch.Snapshot && bytes.HasPrefix(b, []byte("$-1")) {
+		if bytes.HasPrefix(b, []byte("$-1")) && o.batch.Snapshot { // of one that was refused, the batch may be gone
 			l.d.count("existing_skipped", 1) // SET NX has answered nil
 		}
 	case opStrings:
@@ -142,7 +142,7 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 	case opTx:
 		l.txReply(o, b)
 	case opBuild:
-		l.buildReply(o, b)
+		l.buildReply(b)
 	case opBuilt, opUnbuilt:
 		l.builtReply(o, b)
 	case opSelect:
