@@ -223,7 +223,7 @@ func (r *rewriter) inPieces(e haul.Entry) (more int) {
 		p := e
 		p.Kind, p.First, p.N, p.Big = haul.KindCommand, uint32(len(b.Commands)), 1, c.big
 		p.End = e.End - int64(len(r.list)-1-i)
-		if !last {
+		if !last && e.Resume > e.Start { // else it is of a transaction, at whose beginning the position stays
 			p.Resume, p.After = e.Start, e.DB
 		}
 		b.Commands = append(b.Commands, c.Command)

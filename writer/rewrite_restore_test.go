@@ -80,6 +80,24 @@ func rewrittenBig(t testing.TB, cfg Config, command []string) (*haul.Batch, stri
 	return b.b, describe(b.b), err
 }
 
+// TestRewriteOfTransactionFromSpool: what becomes of a command of a transaction that is read from the spool does not move the position,
+// from which reading would go on within the transaction.
+func TestRewriteOfTransactionFromSpool(t *testing.T) {
+	b := newRewriteBatch(t)
+	b.r.offset = 500
+	from, off, size, spans := bigCommand("SETEX", "k", "10", strings.Repeat("x", 100_000))
+	b.big(from, off, size, spans, "SETEX")
+	b.b.Entries[0].Resume, b.b.Entries[0].After = 480, 3
+	if err := apply(Config{Node: nodeOf(t, "redis 6.0")}, b.b); err != nil || len(b.b.Entries) != 2 {
+		t.Fatal(describe(b.b), err)
+	}
+	for i, e := range b.b.Entries {
+		if e.Start != 500 || e.End != int64(599+i) || e.Resume != 480 || e.After != 3 {
+			t.Errorf("entry %d is %+v", i, e)
+		}
+	}
+}
+
 // TestRewriteFromSpool: what is large stays in the spool, and is read with what was written anew around it.
 func TestRewriteFromSpool(t *testing.T) {
 	value := strings.Repeat("0123456789abcdef", 100_000)
