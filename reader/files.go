@@ -119,6 +119,8 @@ type hinted struct {
 	remedy string
 }
 
+func (h *hinted) Unwrap() error { return h.error }
+
 func hint(remedy, format string, args ...any) error {
 	return &hinted{fmt.Errorf(format, args...), remedy}
 }

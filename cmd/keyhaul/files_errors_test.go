@@ -38,6 +38,7 @@ func TestFilesRefused(t *testing.T) {
 		"folder":              {"rdb://" + dir + "/folder", 3, "folder: it is a folder"},
 		"empty":               {"rdb://" + none, 3, "empty.rdb: it is empty"},
 		"text":                {"rdb://" + text, 3, "text.rdb: it is no snapshot"},
+		"newer release":       {"rdb://" + in("newer.rdb", "REDIS0099\xff"), 3, "use a keyhaul that knows"},
 		"commands":            {"rdb://" + aofText, 3, "aof://"},
 		"text as commands":    {"aof://" + text, 3, "text.rdb: it is no append-only file"},
 		"folder of no file":   {"aof://" + dir + "/folder", 3, "the folder holds 0 manifests"},
