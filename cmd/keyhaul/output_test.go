@@ -237,6 +237,25 @@ func TestFileTargetRefuses(t *testing.T) {
 	}
 }
 
+// TestFileTargetIsSource: a file that is read is not replaced, by whatever name.
+func TestFileTargetIsSource(t *testing.T) {
+	t.Parallel()
+	source := rt.Start(t, rt.Options{})
+	fill(t, source, 10)
+	file := dump(source)
+	before := bytesOf(t, file)
+	again := filepath.Join(filepath.Dir(file), "again.rdb")
+	if err := os.Link(file, again); err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range []string{"rdb://" + file, "jsonl://" + again} {
+		start(t, "--source", "rdb://"+file, "--target", target, "--existing", "replace").exit(haul.ExitRefused, "is a file that is read")
+	}
+	if !bytes.Equal(bytesOf(t, file), before) {
+		t.Error("the file is another one")
+	}
+}
+
 // TestFileTargetStops: neither a signal nor kill -9 leaves anything under the file's name, and the next run writes it.
 func TestFileTargetStops(t *testing.T) {
 	source := rt.Start(t, rt.Options{Config: map[string]string{
