@@ -171,7 +171,11 @@ func (f *File) snapshot(ctx context.Context, start haul.Position) (haul.Position
 		if p == nil {
 			break
 		}
-		f.cfg.Log.Info().Str("file", p.path).Int64("bytes", p.size).Msg("reading a snapshot")
+		event := f.cfg.Log.Info().Str("file", p.path)
+		if p.size >= 0 {
+			event = event.Int64("bytes", p.size)
+		}
+		event.Msg("reading a snapshot")
 		db, end, err := f.snapshotOf(ctx, p, from)
 		if err != nil {
 			return start, err

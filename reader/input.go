@@ -103,7 +103,7 @@ func openPart(ctx context.Context, path string) (*part, error) {
 	p := &part{path: path}
 	var err error
 	if path == Stdin {
-		p.path, p.file = "standard input", os.Stdin
+		p.path, p.file = stdinName, os.Stdin
 	} else if p.file, err = os.Open(path); err != nil {
 		return nil, err
 	}
@@ -315,7 +315,7 @@ func (in *Input) unchanged() error {
 	return nil
 }
 
-var errEmpty = hint("copy it again, and look whether the disk that it came from, or that it is on, is full", "it is empty")
+var errEmpty = hint("copy it again; look whether a disk was full, or what the program said that it comes from", "it is empty")
 
 var errChanged = errors.New("it was changed while it was read")
 
@@ -333,7 +333,13 @@ type fileError struct {
 	err  error
 }
 
-func (e *fileError) Error() string { return fmt.Sprintf("file %s: %v", e.path, e.err) }
+func (e *fileError) Error() string {
+	if e.path == Stdin || e.path == stdinName {
+		return fmt.Sprintf("%s: %v", stdinName, e.err)
+	}
+	return fmt.Sprintf("file %s: %v", e.path, e.err)
+}
+
 func (e *fileError) Unwrap() error { return e.err }
 
 // modified is when the last part was written to.

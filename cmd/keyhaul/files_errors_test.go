@@ -46,12 +46,16 @@ func TestFilesRefused(t *testing.T) {
 		"path in a manifest":  {"aof://" + manifest, 3, "line 2 of the manifest: it names no file beside the manifest"},
 		"part missing":        {"aof://" + lacking, 3, "b.1.incr.aof: no such file"},
 		"no path":             {"rdb://", 2, "names no file"},
+		"a login":             {"rdb://me:secretpassword@host/dump.rdb", 2, "a file has no host and no login"},
 		"several":             {"aof:///a,/b", 2, "several append-only files"},
 		"commands from stdin": {"aof://-", 2, "standard input"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := start(t, "--source", c.url, "--target", target.URL())
 			p.exit(c.code, c.text)
+			if strings.Contains(p.stderr(), "secretpassword") {
+				t.Error("a password is printed")
+			}
 			if c.code > haul.ExitUsage && !strings.Contains(p.stderr(), "What to do: ") {
 				t.Error("no word of what to do")
 			}
@@ -62,6 +66,14 @@ func TestFilesRefused(t *testing.T) {
 	if n := target.MustDo("DBSIZE").Int; n != 0 {
 		t.Errorf("%d keys were written by refused runs", n)
 	}
+}
+
+// TestStdinEmpty: standard input is named as such.
+func TestStdinEmpty(t *testing.T) {
+	t.Parallel()
+	p := &process{t: t, ended: make(chan struct{}), stdin: strings.NewReader("")}
+	p.run(nil, "sync", "--source", "rdb://-", "--target", "rdb://"+t.TempDir()+"/x", "--state-dir", "none", "--http", "").
+		exit(haul.ExitRefused, "keyhaul: standard input: it is empty", "what the program said")
 }
 
 // TestSnapshotFileDamaged: a snapshot that is cut off or damaged anywhere fails, with file and position. The next run knows,

@@ -227,6 +227,9 @@ func TestFileTargetRefuses(t *testing.T) {
 		{"rdb://" + dir + "/x", []string{"--target-release", "redis-7.0"}, haul.ExitUsage, "no file of commands"},
 		{"resp://" + dir + "/x", []string{"--target-release", "redis"}, haul.ExitUsage, "of the form redis-7.0"},
 		{"rdb://-", nil, haul.ExitUsage, "names no file"},
+		{"jsonl://me:secret@host/x", nil, haul.ExitUsage, "a file has no host and no login"},
+		{"rdb://" + dir + "/x", []string{"--summary-file", dir}, haul.ExitUsage, "is a directory"},
+		{"rdb://" + dir + "/x", []string{"--summary-file", dir + "/none/s"}, haul.ExitUsage, "summary file"},
 		{"aof://" + dir + "/x", nil, haul.ExitUsage, "cannot be written"},
 	} {
 		p := start(t, append([]string{"--source", source.URL(), "--target", tt.target}, tt.args...)...)
