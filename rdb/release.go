@@ -87,6 +87,9 @@ func (to Release) fieldTTL(at int64) (possible int64, lost string) {
 // Functions tells whether there are functions.
 func (to Release) Functions() bool { return to.since(7, 0) }
 
+// VectorSets tells whether there are vector sets.
+func (to Release) VectorSets() bool { return to.redis(8, 0) }
+
 // Form says in which form a value reaches a release.
 type Form uint8
 

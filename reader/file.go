@@ -171,7 +171,11 @@ func (f *File) snapshot(ctx context.Context, start haul.Position) (haul.Position
 		if p == nil {
 			break
 		}
-		f.cfg.Log.Info().Str("file", p.path).Int64("bytes", p.size).Msg("reading a snapshot")
+		event := f.cfg.Log.Info().Str("file", p.path)
+		if p.size >= 0 {
+			event = event.Int64("bytes", p.size)
+		}
+		event.Msg("reading a snapshot")
 		db, end, err := f.snapshotOf(ctx, p, from)
 		if err != nil {
 			return start, err
@@ -214,7 +218,7 @@ func (f *File) nextSnapshot() *part {
 func (f *File) snapshotOf(ctx context.Context, p *part, from int64) (db int32, end int64, err error) {
 	in := snapshotInput{from: from}
 	if !f.in.AOF() { // as servers do; the commands of an append-only file need the keys as they were
-		in.expired = time.Now().UnixMilli()
+		in.whole, in.expired = true, time.Now().UnixMilli()
 	}
 	decode := func(ctx context.Context) error {
 		db, end, err = decodeSnapshot(ctx, in, f.out, f.announced, f.cfg.Checkpoint.Seen)
@@ -298,6 +302,9 @@ func (f *File) splitTransaction() {
 	f.cfg.Log.Warn().Msg("a transaction of the source is larger than the buffer allows and goes on command by command")
 }
 
+// newer is what to do about a snapshot that is not understood.
+const newer = "use a keyhaul that knows the release which made the file"
+
 // fault makes an error of the files' content one that says what to do.
 func (f *File) fault(ctx context.Context, err error) error {
 	var file *fileError
@@ -308,8 +315,12 @@ func (f *File) fault(ctx context.Context, err error) error {
 		return err
 	case errors.Is(err, errChanged):
 		return haul.Errorf(haul.ExitFailed, "start again when nobody writes to the file any more, or with a copy of it; the target holds a part of the data", "%w", err)
+	case errors.Is(err, rdb.ErrFollowed):
+		return haul.Errorf(haul.ExitFailed, "if commands follow, for it is an append-only file, name it as aof://…; else begin anew with a copy without these bytes (head -c)", "%w", err)
+	case errors.Is(err, rdb.ErrUnsupported):
+		return haul.Errorf(haul.ExitFailed, newer+"; the target may hold a part of the data", "%w", err)
 	case errors.As(err, &file):
-		return haul.Errorf(haul.ExitFailed, "check the file with redis-check-rdb, and start again with a whole one; the target holds a part of the data", "%w", err)
+		return haul.Errorf(haul.ExitFailed, "check the file with redis-check-rdb, and start again with a whole one; the target may hold a part of the data", "%w", err)
 	}
 	return err
 }

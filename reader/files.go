@@ -13,6 +13,7 @@ import (
 
 	"github.com/keyhaul/keyhaul/aof"
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/rdbfile"
 )
 
 // Schemes of files that are read instead of a server.
@@ -21,8 +22,11 @@ const (
 	schemeAOF = "aof://"
 )
 
-// Stdin is the path of standard input.
-const Stdin = "-"
+// Standard input: its path and its name.
+const (
+	Stdin     = "-"
+	stdinName = "standard input" // for people
+)
 
 // Files names snapshots, or one append-only file with all its parts, to read instead of a server.
 type Files struct {
@@ -51,6 +55,9 @@ func NamesFiles(address string) bool {
 func ParseFiles(address string) (*Files, error) {
 	address = strings.TrimSpace(address)
 	f := &Files{AOF: strings.EqualFold(address[:len(schemeAOF)], schemeAOF)}
+	if rdbfile.HoldsLogin(address[len(schemeAOF):]) {
+		return f, rdbfile.ErrLogin
+	}
 	for part := range strings.SplitSeq(address[len(schemeAOF):], ",") {
 		path, err := url.PathUnescape(strings.TrimSpace(part))
 		switch {
@@ -110,7 +117,7 @@ func unusable(path string, err error) error {
 	if hint := (*hinted)(nil); errors.As(err, &hint) {
 		remedy = hint.remedy
 	}
-	return haul.Errorf(haul.ExitRefused, remedy, "file %s: %w", path, err)
+	return haul.Errorf(haul.ExitRefused, remedy, "%w", &fileError{path, err})
 }
 
 // hinted is an error that comes with what to do.
@@ -118,6 +125,8 @@ type hinted struct {
 	error
 	remedy string
 }
+
+func (h *hinted) Unwrap() error { return h.error }
 
 func hint(remedy, format string, args ...any) error {
 	return &hinted{fmt.Errorf(format, args...), remedy}

@@ -10,12 +10,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/keyhaul/keyhaul/internal/rdbfile"
+	"github.com/keyhaul/keyhaul/rdb"
 )
 
 // Input is files that were opened to be read instead of a server. Positions are byte offsets in all of them together, in
@@ -90,7 +92,7 @@ func (in *Input) open(ctx context.Context) error {
 		}
 	}
 	if in.files.AOF && in.size() == 0 {
-		return unusable(paths[0], errors.New("it is empty"))
+		return unusable(paths[0], errEmpty)
 	}
 	in.end = in.size()
 	return nil
@@ -101,7 +103,7 @@ func openPart(ctx context.Context, path string) (*part, error) {
 	p := &part{path: path}
 	var err error
 	if path == Stdin {
-		p.path, p.file = "standard input", os.Stdin
+		p.path, p.file = stdinName, os.Stdin
 	} else if p.file, err = os.Open(path); err != nil {
 		return nil, err
 	}
@@ -156,16 +158,21 @@ func (in *Input) judge(p *part) error {
 	case in.files.AOF && p.pack != rdbfile.PackNone:
 		return hint("decompress it first", "it is compressed with %s, and keyhaul must be able to go on in the middle of it", p.pack)
 	case in.files.AOF && !p.snapshot() && len(p.head) > 0 && p.head[0] != '*' && p.head[0] != '#':
-		return errors.New("it is no append-only file: it begins neither with a command nor with a snapshot")
+		return hint("name appendonlydir, or the appendonly.aof of a server before 7.0", "it is no append-only file: it begins neither with a command nor with a snapshot")
 	case in.files.AOF && p.snapshot() && p != in.parts[0]:
 		return errors.New("it is a snapshot, where commands must follow")
 	case in.files.AOF:
 	case len(p.head) == 0:
-		return errors.New("it is empty")
+		return errEmpty
 	case p.pack == rdbfile.PackNone && (starts("*") || starts("#TS:")):
 		return hint("name it as aof://… if it is one", "it is no snapshot: it begins as an append-only file does")
 	case p.pack == rdbfile.PackNone && !p.snapshot():
-		return errors.New("it is no snapshot: it does not begin with REDIS or VALKEY")
+		return hint("name a snapshot: the dump.rdb of a server, or what redis-cli --rdb writes", "it is no snapshot: it does not begin with REDIS or VALKEY")
+	}
+	if p.snapshot() && len(p.head) >= rdb.HeaderBytes {
+		if _, _, err := rdb.ParseHeader(p.head[:rdb.HeaderBytes]); err != nil {
+			return hint(newer, "%w", err)
+		}
 	}
 	return nil
 }
@@ -212,6 +219,12 @@ func (in *Input) AOF() bool { return in.files.AOF }
 
 // Several tells whether snapshots of several files are read.
 func (in *Input) Several() bool { return !in.files.AOF && len(in.parts) > 1 }
+
+// Reads tells whether the file of this path is one of those that are read.
+func (in *Input) Reads(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && slices.ContainsFunc(in.parts, func(p *part) bool { return os.SameFile(p.info, info) })
+}
 
 // Describe says in one line what is read.
 func (in *Input) Describe() string {
@@ -302,6 +315,8 @@ func (in *Input) unchanged() error {
 	return nil
 }
 
+var errEmpty = hint("copy it again; look whether a disk was full, or what the program said that it comes from", "it is empty")
+
 var errChanged = errors.New("it was changed while it was read")
 
 // failed says of which file an error is.
@@ -318,7 +333,13 @@ type fileError struct {
 	err  error
 }
 
-func (e *fileError) Error() string { return fmt.Sprintf("file %s: %v", e.path, e.err) }
+func (e *fileError) Error() string {
+	if e.path == Stdin || e.path == stdinName {
+		return fmt.Sprintf("%s: %v", stdinName, e.err)
+	}
+	return fmt.Sprintf("file %s: %v", e.path, e.err)
+}
+
 func (e *fileError) Unwrap() error { return e.err }
 
 // modified is when the last part was written to.

@@ -24,6 +24,7 @@ type snapshotInput struct {
 	source  feed.Source
 	bytes   io.ReaderAt // for values that are not kept whole; by position
 	from    int64       // position of the first byte
+	whole   bool        // nothing may follow the snapshot
 	expired int64       // keys whose deadline is before are not loaded; unix ms
 }
 
@@ -64,6 +65,11 @@ func decodeSnapshot(ctx context.Context, in snapshotInput, out *haul.Channel,
 		}
 	}
 	end = d.window.Offset()
+	if in.whole {
+		if err := d.rdb.Last(); err != nil {
+			return 0, 0, err
+		}
+	}
 	d.end.Offset = end
 	return int32(max(d.rdb.StreamDB, 0)), end, d.send(ctx)
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/keyhaul/keyhaul/internal/rdbfile"
 )
 
 // FileFormat is how a target that is a file is written.
@@ -39,6 +41,8 @@ func ParseFileTarget(address string) (FileTarget, error) {
 	switch {
 	case f.Format == "aof":
 		return f, errors.New("an append-only file cannot be written: use resp:// for commands, or rdb:// for a snapshot")
+	case rdbfile.HoldsLogin(rest):
+		return f, rdbfile.ErrLogin
 	case err != nil:
 		return f, errors.New("the path holds a % that starts no percent-encoding: write it as %25")
 	case path == "" || path == "-" || strings.HasSuffix(path, "/") || strings.ContainsRune(path, 0):

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/rdb"
@@ -95,7 +97,13 @@ func (r *resolver) endpoint(end string) topology.Endpoint {
 	e := topology.Endpoint{}
 	if url := end + ".url"; r.values[url].text() != "" {
 		var err error
-		if e, err = topology.Parse(r.values[url].text()); err != nil {
+		e, err = topology.Parse(r.values[url].text())
+		switch {
+		case errors.Is(err, topology.ErrScheme) && end == "source":
+			r.refuse(url, err.Error()+"; files are rdb:///path/dump.rdb and aof:///path/appendonlydir")
+		case errors.Is(err, topology.ErrScheme):
+			r.refuse(url, err.Error()+"; files are rdb:///path, resp:///path and jsonl:///path")
+		case err != nil:
 			r.refuse(url, err.Error())
 		}
 	}

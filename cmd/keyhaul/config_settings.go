@@ -38,9 +38,7 @@ const annotationRequired = "keyhaul/required"
 
 // settings is the one table of everything that can be configured.
 func settings() []setting {
-	all := append(endSettings("source", "read from"), endSettings("target", "write to")...)
-	all[0].usage += "; or files: rdb:///path/dump.rdb (several separated by commas, patterns, gzip or zstd, rdb://- for standard input), aof:///path/appendonlydir"
-	return append(all, []setting{
+	return append(append(endSettings("source", "read from"), endSettings("target", "write to")...), []setting{
 		{key: "source.prefer-replica", kind: kindBool, value: "false", usage: "read from a replica of the source, of those that its addresses or its sentinels name, and from the primary if there is none"},
 		{key: "target.mode", kind: kindEnum, value: targetAuto, words: []string{targetAuto, targetStandalone}, usage: "`how` to take the target: auto asks it whether it is a cluster, standalone takes it for one server, such as a proxy"},
 		{key: "target.release", kind: kindString, usage: "`release` that a resp:// file is written for, such as redis-6.2: values become plain commands (default RESTORE, which servers as new as the source take)"},
@@ -85,7 +83,7 @@ func settings() []setting {
 
 // endSettings are those of one end of the haul.
 func endSettings(end, doing string) []setting {
-	files := "or files: rdb:///path, aof:///path"
+	files := "or files: rdb:///path/dump.rdb (several separated by commas, patterns, gzip or zstd, rdb://- for standard input), aof:///path/appendonlydir"
 	if end == "target" {
 		files = "or a file: rdb:///path, resp:///path, jsonl:///path"
 	}

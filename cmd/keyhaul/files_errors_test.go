@@ -38,6 +38,7 @@ func TestFilesRefused(t *testing.T) {
 		"folder":              {"rdb://" + dir + "/folder", 3, "folder: it is a folder"},
 		"empty":               {"rdb://" + none, 3, "empty.rdb: it is empty"},
 		"text":                {"rdb://" + text, 3, "text.rdb: it is no snapshot"},
+		"newer release":       {"rdb://" + in("newer.rdb", "REDIS0099\xff"), 3, "use a keyhaul that knows"},
 		"commands":            {"rdb://" + aofText, 3, "aof://"},
 		"text as commands":    {"aof://" + text, 3, "text.rdb: it is no append-only file"},
 		"folder of no file":   {"aof://" + dir + "/folder", 3, "the folder holds 0 manifests"},
@@ -45,12 +46,16 @@ func TestFilesRefused(t *testing.T) {
 		"path in a manifest":  {"aof://" + manifest, 3, "line 2 of the manifest: it names no file beside the manifest"},
 		"part missing":        {"aof://" + lacking, 3, "b.1.incr.aof: no such file"},
 		"no path":             {"rdb://", 2, "names no file"},
+		"a login":             {"rdb://me:secretpassword@host/dump.rdb", 2, "a file has no host and no login"},
 		"several":             {"aof:///a,/b", 2, "several append-only files"},
 		"commands from stdin": {"aof://-", 2, "standard input"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := start(t, "--source", c.url, "--target", target.URL())
 			p.exit(c.code, c.text)
+			if strings.Contains(p.stderr(), "secretpassword") {
+				t.Error("a password is printed")
+			}
 			if c.code > haul.ExitUsage && !strings.Contains(p.stderr(), "What to do: ") {
 				t.Error("no word of what to do")
 			}
@@ -61,6 +66,14 @@ func TestFilesRefused(t *testing.T) {
 	if n := target.MustDo("DBSIZE").Int; n != 0 {
 		t.Errorf("%d keys were written by refused runs", n)
 	}
+}
+
+// TestStdinEmpty: standard input is named as such.
+func TestStdinEmpty(t *testing.T) {
+	t.Parallel()
+	p := &process{t: t, ended: make(chan struct{}), stdin: strings.NewReader("")}
+	p.run(nil, "sync", "--source", "rdb://-", "--target", "rdb://"+t.TempDir()+"/x", "--state-dir", "none", "--http", "").
+		exit(haul.ExitRefused, "keyhaul: standard input: it is empty", "what the program said")
 }
 
 // TestSnapshotFileDamaged: a snapshot that is cut off or damaged anywhere fails, with file and position. The next run knows,

@@ -36,6 +36,9 @@ func (a *app) toFile(ctx context.Context, e *ends) error {
 	if err := to.MayBegin(); err != nil {
 		return err
 	}
+	if e.input != nil && e.input.Reads(to.Path) {
+		return haul.Errorf(haul.ExitRefused, "name another file as the target", "the target %s is a file that is read", to.Path)
+	}
 	for _, line := range e.filePlan(a.cfg) {
 		if a.cfg.DryRun {
 			fmt.Println(line)

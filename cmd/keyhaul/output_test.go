@@ -227,6 +227,9 @@ func TestFileTargetRefuses(t *testing.T) {
 		{"rdb://" + dir + "/x", []string{"--target-release", "redis-7.0"}, haul.ExitUsage, "no file of commands"},
 		{"resp://" + dir + "/x", []string{"--target-release", "redis"}, haul.ExitUsage, "of the form redis-7.0"},
 		{"rdb://-", nil, haul.ExitUsage, "names no file"},
+		{"jsonl://me:secret@host/x", nil, haul.ExitUsage, "a file has no host and no login"},
+		{"rdb://" + dir + "/x", []string{"--summary-file", dir}, haul.ExitUsage, "is a directory"},
+		{"rdb://" + dir + "/x", []string{"--summary-file", dir + "/none/s"}, haul.ExitUsage, "summary file"},
 		{"aof://" + dir + "/x", nil, haul.ExitUsage, "cannot be written"},
 	} {
 		p := start(t, append([]string{"--source", source.URL(), "--target", tt.target}, tt.args...)...)
@@ -234,6 +237,25 @@ func TestFileTargetRefuses(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("%v is left, %v", left, err)
+	}
+}
+
+// TestFileTargetIsSource: a file that is read is not replaced, by whatever name.
+func TestFileTargetIsSource(t *testing.T) {
+	t.Parallel()
+	source := rt.Start(t, rt.Options{})
+	fill(t, source, 10)
+	file := dump(source)
+	before := bytesOf(t, file)
+	again := filepath.Join(filepath.Dir(file), "again.rdb")
+	if err := os.Link(file, again); err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range []string{"rdb://" + file, "jsonl://" + again} {
+		start(t, "--source", "rdb://"+file, "--target", target, "--existing", "replace").exit(haul.ExitRefused, "is a file that is read")
+	}
+	if !bytes.Equal(bytesOf(t, file), before) {
+		t.Error("the file is another one")
 	}
 }
 

@@ -86,31 +86,58 @@ func (f rdbFlags) run(ctx context.Context, name string, out io.Writer) error {
 		return haul.Errorf(haul.ExitUsage, "name a snapshot file that can be read", "%w", err)
 	}
 	defer file.Close() //nolint:errcheck // it was only read
+	flame, err := f.createFlame(file)
+	if err != nil {
+		return err
+	}
 	r, readErr := inventory.Read(ctx, file.Name, file, opts)
-	if err := f.write(r, out); err != nil {
+	if err := f.write(r, out, flame); err != nil {
 		return err
 	}
 	if readErr != nil {
-		return haul.Errorf(haul.ExitFailed, "make the snapshot anew, or copy it again", "%s is not whole: %w", file.Name, readErr)
+		return unread(file.Name, readErr)
 	}
 	if r.For != nil && len(r.For.Lacks) > 0 {
-		return haul.Errorf(haul.ExitRefused, "", "%s lacks what %d features of this snapshot need", f.release, len(r.For.Lacks))
+		return haul.Errorf(haul.ExitRefused, "", "%s cannot hold all of this snapshot: the report says what it lacks", f.release)
 	}
 	return nil
 }
 
+// unread says why a snapshot was not read to its end, and what to do.
+func unread(name string, err error) error {
+	switch {
+	case errors.Is(err, rdb.ErrFollowed):
+		return haul.Errorf(haul.ExitFailed, "if it is an append-only file, these are commands, which are not in the report", "%s: %w", name, err)
+	case errors.Is(err, rdb.ErrUnsupported):
+		return haul.Errorf(haul.ExitFailed, "use a keyhaul that knows the release which made the file", "%s: %w", name, err)
+	}
+	return haul.Errorf(haul.ExitFailed, "look whether it is a snapshot (dump.rdb); if it is, make it anew or copy it again", "%s is not whole: %w", name, err)
+}
+
+// createFlame creates the file of the flame graph before a long report is made. It is nil if there is to be none.
+func (f rdbFlags) createFlame(snapshot *rdbfile.File) (*os.File, error) {
+	if f.flame == "" {
+		return nil, nil
+	}
+	if snapshot.Is(f.flame) {
+		return nil, usageError{fmt.Errorf("--flame %s is the snapshot itself: name another file", f.flame)}
+	}
+	flame, err := os.Create(f.flame)
+	if err != nil {
+		return nil, haul.Errorf(haul.ExitUsage, "name a file that keyhaul may write to", "flame graph: %w", err)
+	}
+	return flame, nil
+}
+
 // write puts out the report, and the flame graph.
-func (f rdbFlags) write(r *inventory.Report, out io.Writer) error {
+func (f rdbFlags) write(r *inventory.Report, out io.Writer, flame *os.File) error {
 	write := map[string]func(io.Writer) error{formatTable: r.Table, formatJSON: r.JSON, formatCSV: r.CSV}[f.format]
-	if err := write(out); err != nil || f.flame == "" {
+	err := write(out)
+	if flame == nil {
 		return err
 	}
-	file, err := os.Create(f.flame)
-	if err != nil {
-		return fmt.Errorf("flame graph: %w", err)
+	if flameErr := errors.Join(r.Flame(flame), flame.Close()); flameErr != nil {
+		err = errors.Join(err, fmt.Errorf("flame graph: %w", flameErr))
 	}
-	if err := errors.Join(r.Flame(file), file.Close()); err != nil {
-		return fmt.Errorf("flame graph: %w", err)
-	}
-	return nil
+	return err
 }

@@ -66,6 +66,12 @@ func TestRDB(t *testing.T) {
 		{[]string{file("no.rdb", []byte("nothing of the kind"))}, haul.ExitFailed, "INCOMPLETE", "does not begin with REDIS or VALKEY"},
 		{[]string{filepath.Join(dir, "none")}, haul.ExitUsage, "", "none"},
 		{[]string{dir}, haul.ExitUsage, "", "is a folder"},
+		{[]string{file("newer.rdb", []byte("REDIS0099\xff"))}, haul.ExitFailed, "INCOMPLETE", "use a keyhaul that knows"},
+		{[]string{file("followed.rdb", append(bytes.Clone(data), "*1\r\n$4\r\nPING\r\n"...))}, haul.ExitFailed, "49 keys", "append-only file"},
+		{[]string{file("mark.rdb", append(bytes.Clone(data), strings.Repeat("0a", 20)...))}, haul.ExitDone, "49 keys", ""},
+		{[]string{golden, "--flame", filepath.Join(dir, "none", "x.svg")}, haul.ExitUsage, "", "flame graph: "},
+		{[]string{packed, "--flame", filepath.Join(dir, ".", "dump.gz")}, haul.ExitUsage, "", "is the snapshot itself"},
+		{[]string{packed}, haul.ExitDone, "REDIS0012", ""}, // it is still there
 		{nil, haul.ExitUsage, "", "one file"},
 		{[]string{golden, "--format", "xml"}, haul.ExitUsage, "", "none of table, json, csv"},
 		{[]string{golden, "--for", "oracle-9"}, haul.ExitUsage, "", "--for"},

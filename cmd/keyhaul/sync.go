@@ -102,6 +102,9 @@ func (a *app) sync(ctx context.Context) (err error) {
 		return usageError{err}
 	}
 	a.limitMemory(1)
+	if err := a.cfg.maySummarize(); err != nil {
+		return err
+	}
 	if a.state, err = openState(a.cfg.StateDir, a.cfg.Name); err != nil {
 		return err
 	}

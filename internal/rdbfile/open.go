@@ -76,6 +76,13 @@ func (f *File) Read(p []byte) (int, error) {
 // Consumed returns how many bytes of the file on the disk were read.
 func (f *File) Consumed() int64 { return f.consumed.Load() }
 
+// Is tells whether the path names this file.
+func (f *File) Is(path string) bool {
+	own, ownErr := f.file.Stat()
+	info, err := os.Stat(path)
+	return ownErr == nil && err == nil && os.SameFile(own, info)
+}
+
 // Close closes the file, but for standard input.
 func (f *File) Close() error {
 	if f.content != nil {

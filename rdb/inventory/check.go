@@ -41,6 +41,10 @@ const (
 	outcomePossible = "possibly degraded" // the values are too large to be looked at for a report
 )
 
+// vectorSet is the name of the values of vector sets, which are those of a module that Redis 8.0 brings along. Whether a
+// server has other modules its release does not tell.
+const vectorSet = "vectorset"
+
 // check looks at a key for the release in question. kept is the entry that the record is of, or the head of a large one.
 func (s *scan) check(r *rdb.Record, name, kept []byte) {
 	c := s.opts.For
@@ -49,6 +53,8 @@ func (s *scan) check(r *rdb.Record, name, kept []byte) {
 	}
 	form, lacks := c.release.Form(r.Type, s.decoder.Valkey, r.Prefix.Len > 0)
 	switch {
+	case r.Type == rdb.TypeModule2 && !c.release.VectorSets() && rdb.ModuleName(kept[min(r.Value.Off, int64(len(kept))):]) == vectorSet:
+		c.lack("vector sets", outcomeMissing, name)
 	case form == rdb.FormAsItIs:
 	case form == rdb.FormMissing:
 		c.lack(lacks, outcomeMissing, name)

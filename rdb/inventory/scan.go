@@ -110,7 +110,7 @@ func (s *scan) run(ctx context.Context, r io.Reader) error {
 		var err error
 		switch r.Kind {
 		case rdb.KindEnd:
-			return nil
+			return s.decoder.Last()
 		case rdb.KindFunction:
 			err = s.function(&r)
 		case rdb.KindKey:
