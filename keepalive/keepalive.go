@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// patience is how long a server that answers elsewhere may take to answer here as well.
+const patience = time.Second
+
 // Limits of the interval between pings.
 const (
 	MinInterval = time.Second
@@ -129,6 +132,15 @@ func (k *Keeper) examine(ctx context.Context, lane Lane) error {
 	stalled := lane.Stalled()
 	if stalled < k.ReplyTimeout || ctx.Err() != nil { // the server went on when it was asked, or there is no lane any more
 		return nil
+	}
+	if verdict == Alive { // what was answered on the other connection may be answered on this one a moment later
+		select {
+		case <-time.After(min(k.ReplyTimeout/4, patience)):
+		case <-ctx.Done():
+		}
+		if lane.Stalled() < stalled {
+			return nil
+		}
 	}
 	switch verdict {
 	case Alive:
