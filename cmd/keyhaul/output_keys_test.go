@@ -330,9 +330,7 @@ func TestGoldenToSnapshotFile(t *testing.T) {
 
 // TestFilesToFiles: files are written from files, with the commands that follow a snapshot where there is room for them.
 func TestFilesToFiles(t *testing.T) {
-	source := rt.Start(t, rt.Options{Config: map[string]string{
-		"appendonly": "yes", "aof-use-rdb-preamble": "yes", "auto-aof-rewrite-percentage": "0",
-	}})
+	source := rt.Start(t, logged("yes"))
 	variety(t, source)
 	rewriteAOF(t, source)
 	base := rt.Start(t, rt.Options{})

@@ -133,8 +133,10 @@ func TestToSnapshotFile(t *testing.T) {
 	}
 
 	start(t, "--source", source.URL(), "--target", "rdb://"+path).exit(haul.ExitRefused, "exists already")
-	start(t, "--source", "rdb://"+path, "--target", "rdb://"+path, "--existing", "replace", "--db-map", "9=4").exit(haul.ExitDone)
-	again := loaded(t, path)
+	other := filepath.Join(dir, "other.rdb")
+	fileOf(t, other, []byte("was there"))
+	start(t, "--source", "rdb://"+path, "--target", "rdb://"+other, "--existing", "replace", "--db-map", "9=4").exit(haul.ExitDone)
+	again := loaded(t, other)
 	again.MustDo("SWAPDB", 9, 4)
 	equal(t, source.Endpoint(), again.Endpoint())
 	p := start(t, "--source", source.URL(), "--target", "rdb://"+path, "--existing", "replace", "--dry-run")
