@@ -7,7 +7,7 @@ SHELL := bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 10s
 BENCH ?= .
-BENCHED := ./aof ./rdb ./writer ./reader ./internal/resp ./internal/command ./internal/feed
+BENCHED := ./aof ./rdb ./rdb/inventory ./writer ./reader ./internal/resp ./internal/command ./internal/feed
 
 .PHONY: build
 build: ## build bin/keyhaul, one static binary
@@ -27,6 +27,11 @@ test-releases: setup ## run all tests once against each of seven releases of Red
 	for release in redis-6.0 redis-7.0 redis-8.0 valkey-8.0 valkey-8.1 valkey-9.1 redict-7.3; do \
 		echo "$$release"; KEYHAUL_TEST_SERVER=$$release go test -count=1 -timeout 20m ./... || failed=1; \
 	done; exit $${failed:-0}
+
+.PHONY: matrix
+matrix: setup ## haul keys of every kind between each pair of seven releases (two minutes); results in docs/matrix.md
+	scripts/servers.sh all
+	KEYHAUL_TEST_MATRIX=$(CURDIR)/docs/matrix.md go test -count=1 -timeout 30m -run 'TestMatrix$$' ./cmd/keyhaul
 
 .PHONY: setup
 setup: ## install what the tests need beside Go: redis-server, a C compiler

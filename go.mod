@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/hdt3213/rdb v1.3.2
+	github.com/klauspost/compress v1.20.3
 	github.com/prometheus/client_golang v1.25.0
 	github.com/rs/zerolog v1.35.1
 	github.com/spf13/cobra v1.10.2

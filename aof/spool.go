@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -249,11 +250,11 @@ func (s *Spool) End() int64 {
 func (s *Spool) Oldest(off int64) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forget(off)
-	if len(s.samples) == 0 {
+	i := sort.Search(len(s.samples), func(i int) bool { return s.samples[i].end > off })
+	if i == len(s.samples) {
 		return time.Time{}
 	}
-	return s.samples[0].at
+	return s.samples[i].at
 }
 
 // forget drops the samples of bytes before off. It is called with the lock held.

@@ -66,7 +66,7 @@ func (s *Store) readAhead(ctx context.Context, c *conn, n node) (all []Ahead, ha
 		return nil, 0, err
 	}
 	for _, db := range dbs {
-		err := s.eachSlot(ctx, c, n, db, "HGETALL", func(slot uint16, r resp.Reply) error {
+		err := s.eachSlot(ctx, c, n, db, "HGETALL", s.Keys().Ahead, func(slot uint16, r resp.Reply) error {
 			for i := 0; i+1 < len(r.Array); i += 2 {
 				a, err := parseAhead(slot, r.Array[i].Text, r.Array[i+1].Text)
 				switch {
@@ -87,9 +87,10 @@ func (s *Store) readAhead(ctx context.Context, c *conn, n node) (all []Ahead, ha
 	return all, hashes, nil
 }
 
-// eachSlot asks for the Ahead hash of each slot of a node in one database.
-func (s *Store) eachSlot(ctx context.Context, c *conn, n node, db int32, command string, each func(slot uint16, r resp.Reply) error) error {
-	keys := s.Keys()
+// eachSlot does a command to a key of each slot of a node in one database.
+func (s *Store) eachSlot(ctx context.Context, c *conn, n node, db int32, command string, key func(slot uint16) string,
+	each func(slot uint16, r resp.Reply) error,
+) error {
 	var b batch
 	if db > 0 {
 		if _, err := c.do(ctx, "SELECT", strconv.Itoa(int(db))); err != nil {
@@ -97,7 +98,7 @@ func (s *Store) eachSlot(ctx context.Context, c *conn, n node, db int32, command
 		}
 	}
 	for _, slot := range n.slots {
-		b.add(command, keys.Ahead(slot))
+		b.add(command, key(slot))
 	}
 	var opened []uint16
 	err := c.exchange(ctx, &b, func(i int, r resp.Reply) error {
@@ -115,7 +116,7 @@ func (s *Store) eachSlot(ctx context.Context, c *conn, n node, db int32, command
 	for _, slot := range opened {
 		var r resp.Reply
 		if err == nil {
-			r, err = from.do(ctx, command, keys.Ahead(slot))
+			r, err = from.do(ctx, command, key(slot))
 		}
 		if err == nil {
 			err = each(slot, r)

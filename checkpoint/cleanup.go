@@ -29,7 +29,10 @@ func (s *Store) Cleanup(ctx context.Context) (int64, error) {
 					if err := c.exchange(ctx, s.fenceRemoval(n), count); err != nil {
 						return c.fail("DEL", err)
 					}
-					return s.removeAhead(ctx, c, n, count)
+					if err := s.removeAhead(ctx, c, n, count); err != nil {
+						return err
+					}
+					return s.removeParts(ctx, c, n, count)
 				})
 			})
 			if err != nil {
@@ -63,7 +66,26 @@ func (s *Store) removeAhead(ctx context.Context, c *conn, n node, count func(i i
 	dbs, err := databases(ctx, c)
 	for _, db := range dbs {
 		if err == nil {
-			err = s.eachSlot(ctx, c, n, db, "DEL", func(_ uint16, r resp.Reply) error { return count(0, r) })
+			err = s.eachSlot(ctx, c, n, db, "DEL", s.Keys().Ahead, func(_ uint16, r resp.Reply) error { return count(0, r) })
+		}
+	}
+	return err
+}
+
+// removeParts removes what a process has left that died while it built a large value.
+func (s *Store) removeParts(ctx context.Context, c *conn, n node, count func(i int, r resp.Reply) error) error {
+	dbs, err := databases(ctx, c)
+	for _, db := range dbs {
+		for _, keys := range s.everyKeys() {
+			names, in := []func(uint16) string{keys.Part, keys.MovingPart}, n
+			if n.slots == nil {
+				names, in.slots = []func(uint16) string{func(uint16) string { return keys.WholePart() }}, []uint16{0}
+			}
+			for _, name := range names {
+				if err == nil {
+					err = s.eachSlot(ctx, c, in, db, "UNLINK", name, func(_ uint16, r resp.Reply) error { return count(0, r) })
+				}
+			}
 		}
 	}
 	return err

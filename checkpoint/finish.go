@@ -19,8 +19,12 @@ const (
 	year      = 31_556_952_000
 	late      = 8030 * year    // the year 10000: what expires later is left alone
 	far       = 100_000 * year // added by the first step, subtracted by the second; later than ms taken for seconds
-	farLowest = far - late     // grace is less than late
+	farLowest = far - late     // grace is less than late, or far
 )
+
+// GraceFar is a grace in ms by which no deadline of any time has passed. What it puts off is where the first step of Finish
+// would put it, so that there is only the second, and deadlines that others have set stay as they are.
+const GraceFar = far
 
 // Finish sets true deadlines where the record says that they were put off, and notes in the record that it did. A
 // deadline that has passed meanwhile deletes its key. tick is told how many keys were seen and changed so far in this
@@ -34,7 +38,7 @@ func (s *Store) Finish(ctx context.Context, putOff *PutOff, tick func(seen, chan
 	if begun { // who lists what it finds may have been broken off
 		putOff.Forget()
 	}
-	if r.Grace > 0 && r.Finishing != finishingLower {
+	if r.Grace > 0 && r.Grace != GraceFar && r.Finishing != finishingLower {
 		r.Finishing = finishingRaise
 		if err := s.step(ctx, r, putOff, !begun, raise(r.Grace), tick); err != nil {
 			return err
@@ -51,6 +55,16 @@ func (s *Store) Finish(ctx context.Context, putOff *PutOff, tick func(seen, chan
 		if err := s.importOff(ctx); err != nil {
 			return err
 		}
+	}
+	err := s.retry(ctx, "remove what is left of large values", func(ctx context.Context, l *layout) error {
+		return l.each(ctx, func(ctx context.Context, n node) error {
+			return s.fresh(ctx, n.addr, true, func(c *conn) error {
+				return s.removeParts(ctx, c, n, func(_ int, r resp.Reply) error { return r.Err() })
+			})
+		})
+	})
+	if err != nil {
+		return err
 	}
 	r.Grace, r.Finishing, r.Import, r.Finished = 0, "", false, time.Now().Unix()
 	return s.Save(ctx, r)

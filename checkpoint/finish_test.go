@@ -154,6 +154,30 @@ func expectTrue(t *testing.T, server *redistest.Server, db int, want map[string]
 	}
 }
 
+// TestFinishFar: deadlines that are put off by the far grace get true, and others stay as they are, also when it is
+// called again.
+func TestFinishFar(t *testing.T) {
+	server, s := standalone(t, redistest.Options{})
+	if !server.Version.AtLeast(7, 0) {
+		t.Skip("the test asks for deadlines by PEXPIRETIME")
+	}
+	at := time.Now().Add(time.Hour).UnixMilli()
+	server.MustDo("SET", "ours", "v", "PXAT", at+GraceFar)
+	server.MustDo("SET", "passed", "v", "PXAT", 1+GraceFar)
+	server.MustDo("SET", "others", "v", "PXAT", at)
+	for range 2 {
+		r := streaming
+		r.Grace = GraceFar
+		must(t, s.Save(testContext(t), r))
+		must(t, s.Finish(testContext(t), nil, nil))
+		for key, want := range map[string]int64{"ours": at, "others": at, "passed": -2} {
+			if got := server.MustDo("PEXPIRETIME", key).Int; got != want {
+				t.Errorf("%s: %d, want %d", key, got, want)
+			}
+		}
+	}
+}
+
 func TestFinishSetsTrueDeadlines(t *testing.T) {
 	for _, release := range redistest.Releases() {
 		t.Run(release, func(t *testing.T) {

@@ -69,6 +69,16 @@ func (k Keys) Whole() string { return k.own("fence", "") }
 // WholeMark returns the key of the mark of a standalone target.
 func (k Keys) WholeMark() string { return k.own("mark", "") }
 
+// Part returns the key under which a large value of slot is built, in the database of its own key, before it takes that
+// key's place.
+func (k Keys) Part(slot uint16) string { return k.own("part", ":{"+Tag(slot)+"}") }
+
+// MovingPart is Part while slot is on its way between two nodes.
+func (k Keys) MovingPart(slot uint16) string { return k.own("part:moving", ":{"+Tag(slot)+"}") }
+
+// WholePart is Part of a standalone target.
+func (k Keys) WholePart() string { return k.own("part", "") }
+
 // Touch returns the key that is written and deleted at once where mark is, so that its node has written something.
 func Touch(mark string) string { return mark + ":touch" }
 

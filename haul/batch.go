@@ -1,6 +1,9 @@
 package haul
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Sizes of a batch: it is handed on when one of them is reached, or when its source has nothing more at the moment.
 const (
@@ -19,14 +22,25 @@ type Batch struct {
 	Extra    []byte // decoded names that the buffer does not have
 
 	Snapshot bool     // entries of the snapshot; End.Offset then counts bytes of the RDB
+	Format   Format   // of that snapshot
 	Own      bool     // entries that the writer has made: see NewOwn
 	End      Position // where the link stands once the whole batch is applied
+
+	// Received tells when the byte of the stream at an offset was received, to a tenth of a second; zero if that is not
+	// known. A stream's batch has it: times to live of older sources count from then.
+	Received func(offset int64) time.Time
 
 	pending atomic.Int32 // entries not yet acknowledged
 	ticket  *ticket
 	weight  int64 // bytes held of the channel's bound
 	home    *Channel
 	done    func() // of one of the writer's own, which has no home
+}
+
+// Format is the version of a snapshot's format.
+type Format struct {
+	Version int
+	Valkey  bool
 }
 
 // NewOwn returns a batch that a writer makes itself, beside those of its channel. It is in nobody's bound, and moves no
@@ -50,6 +64,16 @@ func (b *Batch) CommandsOf(e *Entry) []Command { return b.Commands[e.First : e.F
 // KeyOf returns the key of a snapshot entry.
 func (b *Batch) KeyOf(e *Entry) *Key { return &b.Keys[e.First] }
 
+// Rewrite gives the batch another buffer in which a writer has put what it has written anew. By how much it is larger
+// counts in the channel's bound; that is not waited for, the reader will have to.
+func (b *Batch) Rewrite(buf []byte) {
+	if add := int64(cap(buf) - cap(b.Buf)); add > 0 && b.home != nil {
+		b.weight += add
+		b.home.share.release(-add)
+	}
+	b.Buf = buf
+}
+
 // Expect says that n more parts must be Done than the batch has entries, because an entry is written in parts.
 func (b *Batch) Expect(n int) { b.pending.Add(int32(n)) }
 
@@ -71,6 +95,6 @@ func (b *Batch) reset() {
 	clear(b.Commands)
 	clear(b.Keys)
 	b.Keys, b.Commands, b.Args, b.Extra = b.Keys[:0], b.Commands[:0], b.Args[:0], b.Extra[:0]
-	b.Snapshot, b.ticket = false, nil
+	b.Snapshot, b.ticket, b.Received = false, nil, nil
 	b.End = Position{}
 }

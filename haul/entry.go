@@ -32,9 +32,10 @@ type Entry struct {
 	Drop       Drop   // set by a filter: the entry is counted and completes, but is not written
 	DB         int32  // database selected when the entry begins
 	After      int32  // database selected at Resume
-	Off        uint32 // of Start in the batch's buffer, unless it is Big
+	Off        uint32 // of Start in the batch's buffer, unless it is Big; until a writer has rewritten the batch
 	First, N   uint32 // its elements in Batch.Keys or Batch.Commands
 	Big        *Big   // set if the entry was too large to be kept in the batch
+	Alone      bool   // set by a writer: it is written by itself, not in one run with its neighbours
 }
 
 // Drop says why a filter took an entry out.
@@ -42,20 +43,24 @@ type Drop uint8
 
 // Reasons of Drop.
 const (
-	DropNone     Drop = iota
-	DropSentinel      // PUBLISH __sentinel__:hello, which would join the Sentinels of source and target
-	DropTopology      // CLUSTER …, TRIMSLOTS: about the nodes of the source's cluster
-	DropReserved      // a key of the source under the prefix that is keyhaul's own on the target
-	DropMixed         // such a key among others of a command that cannot do without it: the writer refuses the entry
-	DropDatabase      // a database that is left out
-	DropUnmapped      // it cannot be done where databases have other numbers: the writer refuses the entry
-	DropApplied       // set by a writer: the target has it from an earlier run
-	DropMoved         // set by a writer: its slot is not the link's, it is settled by what its new owner holds
-	DropCovered       // set by a writer: what it does is in what was read when its slot was settled
+	DropNone        Drop = iota
+	DropSentinel         // PUBLISH __sentinel__:hello, which would join the Sentinels of source and target
+	DropTopology         // CLUSTER …, TRIMSLOTS: about the nodes of the source's cluster
+	DropReserved         // a key of the source under the prefix that is keyhaul's own on the target
+	DropMixed            // such a key among others of a command that cannot do without it: the writer refuses the entry
+	DropDatabase         // a database that is left out
+	DropUnmapped         // it cannot be done where databases have other numbers: the writer refuses the entry
+	DropUnsupported      // set by a writer: the target has no form for it
+	DropNeedless         // set by a writer: there is nothing to be done on the target
+	DropApplied          // set by a writer: the target has it from an earlier run
+	DropExpired          // set by a reader: a key of a file whose deadline has passed
+	DropEmpty            // set by a reader: a key without elements, which servers leave out when they load one
+	DropMoved            // set by a writer: its slot is not the link's, it is settled by what its new owner holds
+	DropCovered          // set by a writer: what it does is in what was read when its slot was settled
 )
 
 func (d Drop) String() string {
-	return [...]string{"none", "sentinel-hello", "cluster-topology", "reserved-key", "mixed-keys", "database", "unmapped", "applied", "moved-slot", "covered"}[d]
+	return [...]string{"none", "sentinel-hello", "cluster-topology", "reserved-key", "mixed-keys", "database", "unmapped", "unsupported", "needless", "applied", "expired", "empty", "moved-slot", "covered"}[d]
 }
 
 // Key is a key of the snapshot, as it stands in the RDB.
@@ -71,7 +76,7 @@ type Key struct {
 	Has      Has
 }
 
-// Has tells which optional fields of a Key are set.
+// Has tells which optional fields of a Key are set, and whose snapshot it is of.
 type Has uint8
 
 // Bits of Has.
@@ -79,6 +84,9 @@ const (
 	HasExpire Has = 1 << iota
 	HasIdle
 	HasFreq
+	FromValkey // the snapshot is Valkey's: types from 22 on differ
+	Degraded   // set by a writer: it is written without what the target lacks, which was listed
+	LeftOut    // set by a writer: it is not written, since the target lacks something, which was listed
 )
 
 // Command is one command of the stream. Its arguments are Batch.Args[Arg:Arg+NArg].

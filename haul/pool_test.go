@@ -81,3 +81,30 @@ func TestPoolGivesWhatIsReleased(t *testing.T) {
 		}
 	})
 }
+
+// TestRewrittenBatch: a larger buffer that a writer gives a batch counts in the bound until the batch is complete.
+func TestRewrittenBatch(t *testing.T) {
+	c := NewChannel(MinBound)
+	b, err := c.New(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := c.share.used
+	b.Entries = append(b.Entries, Entry{End: 1})
+	if err := c.Send(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	<-c.Batches()
+	b.Rewrite(make([]byte, 0, BatchBytes/2))
+	if c.share.used != before {
+		t.Errorf("%d bytes are held with a smaller buffer, want %d", c.share.used, before)
+	}
+	b.Rewrite(make([]byte, 0, 2*MinBound)) // more than there is: nobody waits for it here
+	if c.share.used <= MinBound {
+		t.Errorf("%d bytes are held", c.share.used)
+	}
+	b.Done(1)
+	if c.share.used != 0 {
+		t.Errorf("%d bytes are held at the end", c.share.used)
+	}
+}

@@ -78,7 +78,7 @@ type SlotStatus struct {
 // WriterStatus is the state of a writer.
 type WriterStatus struct {
 	Target  string           `json:"target"`
-	Mode    string           `json:"mode"` // standalone or cluster
+	Mode    string           `json:"mode"` // standalone, cluster or file
 	Ready   bool             `json:"ready"`
 	Lanes   []LaneStatus     `json:"lanes"`
 	Counts  map[string]int64 `json:"counts"` // what was not simply applied, by name

@@ -3,6 +3,7 @@
 package rdb
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ var (
 	ErrTruncated   = errors.New("truncated snapshot")
 	ErrUnsupported = errors.New("unsupported snapshot content")
 	ErrChecksum    = errors.New("checksum of the snapshot does not match")
+	ErrFollowed    = errors.New("the snapshot ends here, and more bytes follow")
 )
 
 // PositionError says where in a snapshot an error was met.
@@ -95,6 +97,9 @@ type Decoder struct {
 	StreamDB int
 	// Keys is the sum of the sizes that the snapshot announces for its databases; a hint only.
 	Keys int64
+	// Aux, if any, is told every pair of AUX. Measure, if any, says what the last key's value holds.
+	Aux     func(name, value []byte)
+	Measure *Measure
 
 	w       *feed.Window
 	crc     uint64
@@ -112,35 +117,39 @@ func NewDecoder(newWindow func(sum func([]byte)) *feed.Window) *Decoder {
 // Window is the view that the spans of a Record refer to.
 func (d *Decoder) Window() *feed.Window { return d.w }
 
-// Header reads the first nine bytes. It must be called once, first.
+// Header reads the first bytes. It must be called once, first.
 func (d *Decoder) Header() error {
 	d.w.Begin()
-	h, err := d.w.Next(9)
+	h, err := d.w.Next(HeaderBytes)
 	if err != nil {
 		return d.fail(err, "")
 	}
-	switch {
-	case string(h[:5]) == "REDIS":
-		d.Version, err = version(h[5:])
-	case string(h[:6]) == "VALKEY":
-		d.Valkey = true
-		d.Version, err = version(h[6:])
-	default:
-		return d.fail(fmt.Errorf("%w: it does not begin with REDIS or VALKEY", ErrCorrupt), "")
-	}
-	if err != nil || d.Version < 1 {
-		return d.fail(fmt.Errorf("%w: bad version %q", ErrCorrupt, h), "")
-	}
-	if d.Valkey && d.Version > maxValkey || !d.Valkey && d.Version > maxRedis {
-		return d.fail(fmt.Errorf("%w: RDB version %d, known are up to %d of Redis and %d of Valkey",
-			ErrUnsupported, d.Version, maxRedis, maxValkey), "")
+	if d.Version, d.Valkey, err = ParseHeader(h); err != nil {
+		return d.fail(err, "")
 	}
 	return nil
 }
 
-func version(digits []byte) (int, error) {
+// HeaderBytes is the size of the header of a snapshot.
+const HeaderBytes = 9
+
+// ParseHeader reads the header of a snapshot. It fails with ErrCorrupt or ErrUnsupported.
+func ParseHeader(h []byte) (version int, valkey bool, err error) {
+	digits, redis := bytes.CutPrefix(h, []byte("REDIS"))
+	if !redis {
+		if digits, valkey = bytes.CutPrefix(h, []byte("VALKEY")); !valkey {
+			return 0, false, fmt.Errorf("%w: it does not begin with REDIS or VALKEY", ErrCorrupt)
+		}
+	}
 	n, err := strconv.ParseUint(string(digits), 10, 16) // takes no sign
-	return int(n), err
+	if err != nil || n < 1 {
+		return 0, valkey, fmt.Errorf("%w: bad version %q", ErrCorrupt, h)
+	}
+	if valkey && n > maxValkey || redis && n > maxRedis {
+		return int(n), valkey, fmt.Errorf("%w: RDB version %d, known are up to %d of Redis and %d of Valkey",
+			ErrUnsupported, n, maxRedis, maxValkey)
+	}
+	return int(n), valkey, nil
 }
 
 // The newest versions whose every opcode and type is known here (protocol §3).
@@ -193,6 +202,9 @@ func (d *Decoder) key(r *Record) error {
 		return d.fail(err, "")
 	}
 	from = d.w.Rel()
+	if d.Measure != nil {
+		*d.Measure = Measure{}
+	}
 	if err := d.value(r.Type); err != nil {
 		enc, _ := d.kept(r.Name)
 		name, nameErr := AppendString(nil, enc)
@@ -323,41 +335,6 @@ func (d *Decoder) op243(r *Record) error {
 	return err
 }
 
-// aux passes a pair of strings, of which few matter.
-func (d *Decoder) aux() error {
-	var err error
-	if d.scratch, err = d.decoded(d.scratch[:0]); err != nil {
-		return err
-	}
-	if string(d.scratch) != "repl-stream-db" {
-		return d.str()
-	}
-	if d.scratch, err = d.decoded(d.scratch[:0]); err != nil {
-		return err
-	}
-	d.StreamDB, err = strconv.Atoi(string(d.scratch))
-	if err != nil {
-		return fmt.Errorf("%w: repl-stream-db is %q", ErrCorrupt, d.scratch)
-	}
-	return nil
-}
-
-// decoded passes a string and appends what it says to dst.
-func (d *Decoder) decoded(dst []byte) ([]byte, error) {
-	from := d.w.Rel()
-	if err := d.name(); err != nil {
-		return dst, err
-	}
-	enc, err := d.kept(Span{from, d.w.Rel() - from})
-	if err != nil {
-		return dst, err
-	}
-	if dst, err = AppendString(dst, enc); err != nil {
-		return dst, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return dst, nil
-}
-
 // end checks the checksum, which covers all before it; 0 means that the server was told not to compute one.
 func (d *Decoder) end() error {
 	if d.Version < 5 { // without a checksum nothing may follow, else the version is wrong
@@ -376,6 +353,25 @@ func (d *Decoder) end() error {
 		return fmt.Errorf("%w: %#016x, computed %#016x", ErrChecksum, want, got)
 	}
 	return nil
+}
+
+// Last fails with ErrFollowed unless the bytes end with the snapshot, whose end Next has found. What a server puts behind a
+// snapshot that it sends without a size may follow: redis-cli --rdb leaves it there when it writes to a pipe.
+func (d *Decoder) Last() error {
+	const mark = 40 // hexadecimal digits
+	end := d.w.Offset()
+	for n := 0; ; n++ {
+		b, err := d.w.Byte()
+		hex := b >= '0' && b <= '9' || b >= 'a' && b <= 'f'
+		switch ended := err == io.EOF || err == io.ErrUnexpectedEOF; { //nolint:errorlint // the window returns the value itself
+		case ended && (n == 0 || n == mark):
+			return nil
+		case ended, err == nil && (n == mark || !hex):
+			return &PositionError{Offset: end, DB: d.db, Err: ErrFollowed}
+		case err != nil:
+			return err
+		}
+	}
 }
 
 func orCorrupt(err error, reason string) error {

@@ -82,46 +82,53 @@ func AppendString(dst, enc []byte) ([]byte, error) {
 	return appendLZF(dst, packed, raw)
 }
 
-// appendLZF appends the raw bytes that the LZF block in holds (redis src/lzf_d.c has the format): a control byte below
-// 32 precedes that many literals plus one; else it begins a back reference of three bits of length, extended by a
-// byte if all are set, and thirteen bits of distance.
+// appendLZF appends the raw bytes that the LZF block in holds.
 func appendLZF(dst, in []byte, raw int) ([]byte, error) {
 	start := len(dst)
-	for len(in) > 0 {
-		ctrl := int(in[0])
-		in = in[1:]
-		if ctrl < 32 {
-			n := ctrl + 1
-			if n > len(in) || len(dst)-start+n > raw {
-				return dst, ErrString
-			}
-			dst = append(dst, in[:n]...)
-			in = in[n:]
-			continue
-		}
-		n := ctrl >> 5
-		if n == 7 {
-			if len(in) == 0 {
-				return dst, ErrString
-			}
-			n += int(in[0])
-			in = in[1:]
-		}
-		if len(in) == 0 {
-			return dst, ErrString
-		}
-		from := len(dst) - (ctrl&0x1f)<<8 - int(in[0]) - 1
-		in = in[1:]
-		n += 2
-		if from < start || len(dst)-start+n > raw {
-			return dst, ErrString
-		}
-		dst = appendFrom(dst, from, n)
-	}
-	if len(dst)-start != raw {
+	dst, used := lzfSteps(dst, in, start, start+raw)
+	if used != len(in) || len(dst)-start != raw {
 		return dst, ErrString
 	}
 	return dst, nil
+}
+
+// lzfLongest is the greatest number of bytes that one step uses.
+const lzfLongest = 33
+
+// lzfSteps appends what the beginning of in stands for until dst has the length of limit, or little more (redis src/lzf_d.c
+// has the format): a control byte below 32 precedes that many literals plus one; else it begins a back reference of three
+// bits of length, extended by a byte if all are set, and thirteen bits of distance. References reach back to start of dst at
+// most. It returns how many bytes of in were used: it stops before a step that is wrong or not there to its end.
+func lzfSteps(dst, in []byte, start, limit int) (out []byte, used int) {
+	for used < len(in) && len(dst) < limit {
+		ctrl := int(in[used])
+		if ctrl < 32 {
+			end := used + ctrl + 2
+			if end > len(in) {
+				return dst, used
+			}
+			dst = append(dst, in[used+1:end]...)
+			used = end
+			continue
+		}
+		n, next := ctrl>>5, used+2
+		if n == 7 {
+			next++
+		}
+		if next > len(in) {
+			return dst, used
+		}
+		if n == 7 {
+			n += int(in[used+1])
+		}
+		from := len(dst) - (ctrl&0x1f)<<8 - int(in[next-1]) - 1
+		if from < start {
+			return dst, used
+		}
+		dst = appendFrom(dst, from, n+2)
+		used = next
+	}
+	return dst, used
 }
 
 // appendFrom appends n bytes from index from of dst itself, which may overlap what is appended.

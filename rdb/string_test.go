@@ -2,7 +2,6 @@ package rdb
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -157,17 +156,4 @@ func BenchmarkAppendLZF(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-// appendLength appends the length encoding of n.
-func appendLength(dst []byte, n uint64) []byte {
-	switch {
-	case n < 1<<6:
-		return append(dst, byte(n))
-	case n < 1<<14:
-		return append(dst, 0x40|byte(n>>8), byte(n))
-	case n < 1<<32:
-		return binary.BigEndian.AppendUint32(append(dst, 0x80), uint32(n))
-	}
-	return binary.BigEndian.AppendUint64(append(dst, 0x81), n)
 }

@@ -119,22 +119,56 @@ func (d *Decoder) str() error {
 		return err
 	}
 	if !special {
+		d.Measure.add(n)
 		return d.skip(n)
 	}
 	switch n {
 	case encInt8, encInt16, encInt32:
+		d.Measure.add(0)
 		return d.w.Skip(1 << n)
 	case encLZF:
 		packed, err := d.count()
 		if err != nil {
 			return err
 		}
-		if _, err := d.count(); err != nil {
+		raw, err := d.count()
+		if err != nil {
 			return err
 		}
+		d.Measure.add(raw)
 		return d.skip(packed)
 	}
 	return fmt.Errorf("%w: unknown string encoding %d", ErrCorrupt, n)
+}
+
+// quicklistNode passes one node of a list: a single element, or a listpack of them.
+func (d *Decoder) quicklistNode() error {
+	const single = 1
+	container, err := d.count()
+	if err != nil {
+		return err
+	}
+	if container == single {
+		d.Measure.counted(1)
+		return d.str()
+	}
+	return d.packed(TypeListQuicklist2)
+}
+
+// tally reads the count of a value's elements.
+func (d *Decoder) tally() (uint64, error) {
+	n, err := d.count()
+	d.Measure.counted(n)
+	return n, err
+}
+
+// elements reads the count of a value's elements and calls f so often.
+func (d *Decoder) elements(f func() error) error {
+	n, err := d.tally()
+	for ; n > 0 && err == nil; n-- {
+		err = f()
+	}
+	return err
 }
 
 // times reads a count and calls f so often.
@@ -168,36 +202,38 @@ func (d *Decoder) value(t byte) error {
 		return fmt.Errorf("%w: value type %d of Valkey", ErrUnsupported, t)
 	}
 	switch t {
-	case TypeString, TypeHashZipmap, TypeListZiplist, TypeSetIntset, TypeZSetZiplist, TypeHashZiplist,
-		TypeHashListpack, TypeZSetListpack, TypeSetListpack:
+	case TypeString:
 		return d.str()
-	case TypeList, TypeSet, TypeListQuicklist:
-		return d.times(d.str)
+	case TypeHashZipmap, TypeListZiplist, TypeSetIntset, TypeZSetZiplist, TypeHashZiplist,
+		TypeHashListpack, TypeZSetListpack, TypeSetListpack, Type23:
+		return d.packed(t)
+	case TypeList, TypeSet:
+		return d.elements(d.str)
+	case TypeListQuicklist:
+		return d.times(func() error { return d.packed(TypeListZiplist) })
 	case TypeHash:
-		return d.times(func() error { return all(d.str, d.str) })
+		return d.elements(func() error { return all(d.str, d.str) })
 	case TypeZSet:
-		return d.times(func() error { return all(d.str, d.asciiDouble) })
+		return d.elements(func() error { return all(d.str, d.asciiDouble) })
 	case TypeZSet2:
-		return d.times(func() error { return all(d.str, d.fixed(8)) })
+		return d.elements(func() error { return all(d.str, d.fixed(8)) })
 	case TypeListQuicklist2:
-		return d.times(func() error { return all(d.num, d.str) })
+		return d.times(d.quicklistNode)
 	case TypeStream, TypeStream2, TypeStream3, TypeStream4, TypeStream5:
 		return d.stream(t)
 	case TypeModule2:
 		return all(d.num, d.moduleValue)
 	case TypeHashTTL:
 		return all(d.fixed(8), func() error {
-			return d.times(func() error { return all(d.num, d.str, d.str) })
+			return d.elements(func() error { return all(d.num, d.str, d.str) })
 		})
 	case TypeHashTTLListpack:
-		return all(d.fixed(8), d.str)
+		return all(d.fixed(8), func() error { return d.packed(t) })
 	case Type22:
 		if d.Valkey {
-			return d.times(func() error { return all(d.str, d.str, d.fixed(8)) })
+			return d.elements(func() error { return all(d.str, d.str, d.fixed(8)) })
 		}
-		return d.times(func() error { return all(d.num, d.str, d.str) })
-	case Type23:
-		return d.str()
+		return d.elements(func() error { return all(d.num, d.str, d.str) })
 	case TypeArray:
 		return d.array()
 	case TypeModulePreGA:
@@ -244,7 +280,7 @@ func (d *Decoder) moduleValue() error {
 func (d *Decoder) stream(t byte) error {
 	err := all(
 		func() error { return d.times(func() error { return all(d.str, d.str) }) },
-		d.num, d.num, d.num) // length, last id
+		func() error { _, err := d.tally(); return err }, d.num, d.num) // length, last id
 	if err == nil && t >= TypeStream2 {
 		err = all(d.num, d.num, d.num, d.num, d.num) // first id, greatest deleted id, entries added
 	}
@@ -292,7 +328,7 @@ func (d *Decoder) streamGroup(t byte) error {
 
 // array passes an array of Redis 8.8: count, flag, the next index to insert at if the flag is set, then elements.
 func (d *Decoder) array() error {
-	n, err := d.count()
+	n, err := d.tally()
 	if err != nil {
 		return err
 	}

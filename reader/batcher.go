@@ -3,6 +3,7 @@ package reader
 
 import (
 	"context"
+	"time"
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/feed"
@@ -14,9 +15,11 @@ type batcher struct {
 	out      *haul.Channel
 	batch    *haul.Batch
 	snapshot bool
+	format   haul.Format               // of the snapshot
 	id       func(offset int64) string // the replication id that an offset of the stream belongs to; nil for a snapshot
-	end      haul.Position             // behind the last complete entry
-	sent     haul.Position             // end of the last batch
+	received func(offset int64) time.Time
+	end      haul.Position // behind the last complete entry
+	sent     haul.Position // end of the last batch
 	window   *feed.Window
 }
 
@@ -80,7 +83,7 @@ func (k *batcher) send(ctx context.Context) error {
 	if k.id != nil {
 		k.end.ReplID = k.id(k.end.Offset)
 	}
-	b.Snapshot = k.snapshot
+	b.Snapshot, b.Format, b.Received = k.snapshot, k.format, k.received
 	b.End = k.end
 	k.sent = k.end
 	return k.out.Send(ctx, b)

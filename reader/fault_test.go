@@ -381,7 +381,7 @@ func TestTransactionEdge(t *testing.T) {
 		go func() { s.run(); close(sunk) }()
 		go func() {
 			decoded <- decodeStream(ctx, spool, ch, haul.Position{ReplID: id1}, streamEvents{
-				func(int64) {}, func() {}, func(int64) string { return id1 },
+				getack: func(int64) {}, split: func() {}, id: func(int64) string { return id1 },
 			})
 		}()
 		for at := 0; at < len(stream); at += 30_000 {

@@ -49,6 +49,16 @@ func (p *PSYNC) history(offset int64) *History {
 	return h
 }
 
+// judged is what the link had read up to offset when its node was asked what it is, and the node. What was read since then
+// (of keys, at offsets of this same history) the node cannot have told.
+func (p *PSYNC) judged(offset int64) (*History, topology.Node) {
+	h := p.history(offset)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h.Highest = max(offset, p.known)
+	return h, p.node
+}
+
 // observe shows why a connection is not there.
 func (p *PSYNC) observe(e topology.Event) {
 	switch e.State {
@@ -67,6 +77,9 @@ func (p *PSYNC) observe(e topology.Event) {
 
 // prepare tells the source what this replica can do (protocol §1).
 func (p *PSYNC) prepare(ctx context.Context, c *resp.Conn) error {
+	p.mu.Lock()
+	known := p.highest
+	p.mu.Unlock()
 	node, err := topology.Inspect(ctx, c)
 	if err != nil {
 		return err
@@ -75,7 +88,7 @@ func (p *PSYNC) prepare(ctx context.Context, c *resp.Conn) error {
 		return topology.ErrReplica(node) // since it was chosen
 	}
 	p.mu.Lock()
-	p.node = node
+	p.node, p.known = node, known
 	p.mu.Unlock()
 	calls := [][]string{{"REPLCONF", "capa", "eof", "capa", "psync2"}}
 	if node.Product == "valkey" && node.AtLeast(9, 1) {

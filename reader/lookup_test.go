@@ -98,3 +98,22 @@ func TestAheadOfTheNextSource(t *testing.T) {
 		t.Errorf("read from the last source: %v", err)
 	}
 }
+
+// TestAheadMeanwhile: a source is not said to have lost what it was read of after it had told how far it is.
+func TestAheadMeanwhile(t *testing.T) {
+	p := NewPSYNC(PSYNCConfig{Dialer: topology.NewDialer(topology.Endpoint{Addrs: []string{"nowhere:1"}})})
+	p.lineage.ReplID = "id"
+	asked := topology.Node{ReplID: "id", MasterReplOffset: 450, Backlog: topology.Backlog{Active: true, First: 1, Length: 450}}
+	p.node, p.known = asked, 400
+	if err := p.ahead(topology.Node{ReplID: "id", MasterReplOffset: 500}, 100); err != nil {
+		t.Fatal(err)
+	}
+	h, node := p.judged(300)
+	if err := h.left(node); err != nil || h.Highest != 400 {
+		t.Errorf("judged by %d: %v", h.Highest, err)
+	}
+	p.known = 460
+	if h, node := p.judged(300); haul.ExitOf(h.left(node)) != haul.ExitHistoryLost {
+		t.Error("a source with 450 of 460 goes on")
+	}
+}

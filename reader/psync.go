@@ -32,6 +32,7 @@ type PSYNC struct {
 	conn     *resp.Conn
 	addr     string // of conn
 	node     topology.Node
+	known    int64 // highest when the node was asked what it is
 	lineage  aof.Lineage
 	status   haul.LinkStatus
 	started  []time.Time // of full syncs; of the goroutine of Run
@@ -54,7 +55,7 @@ func NewPSYNC(cfg PSYNCConfig) *PSYNC {
 		who:        "source " + cfg.Dialer.Endpoint.String(),
 		budget:     &aof.Budget{Max: cfg.SpoolMax},
 		ackNow:     make(chan struct{}, 1),
-		stuckAfter: 30 * time.Second,
+		stuckAfter: stuckAfter,
 		backoff:    topology.NewBackoff(cfg.Dialer.Endpoint),
 		status: haul.LinkStatus{
 			Source: cfg.Dialer.Endpoint.String(), Phase: haul.PhaseConnecting,
@@ -140,31 +141,6 @@ func (p *PSYNC) follow(ctx context.Context, sync *fullSync) error {
 		return context.Cause(ctx)
 	}
 	return err
-}
-
-// fullSync is what one generation shares.
-type fullSync struct {
-	generation uint64
-	header     payload
-	start      haul.Position // of the stream
-	base       haul.Position // where the stream is read from: an earlier run has applied what is before it
-	clean      Clean
-	fresh      bool       // it begins on a connection of its own, and is not recorded yet
-	snapshot   *aof.Spool // nil if it is on the target
-	stream     *aof.Spool
-	whole      chan struct{} // closed when the snapshot was received to its end
-	applied    atomic.Bool   // the snapshot is on the target
-
-	received      func() // is told that the source has no more to send of the snapshot; nil if it has not been asked for it
-	closeSnapshot func() // gives up what the snapshot's spool holds
-}
-
-// close leaves what the spools hold to a later run.
-func (s *fullSync) close() {
-	s.stream.Close()
-	if s.snapshot != nil && !s.applied.Load() {
-		s.snapshot.Close()
-	}
 }
 
 // begin asks for a full sync until the source begins to send one.
@@ -285,7 +261,7 @@ func (p *PSYNC) decode(ctx context.Context, s *fullSync) error {
 	p.out.Watermark.Start(s.base)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return decodeStream(gctx, s.stream, p.out, s.base, streamEvents{p.getack, p.splitTransaction, p.idAt})
+		return decodeStream(gctx, s.stream, p.out, s.base, streamEvents{getack: p.getack, split: p.splitTransaction, id: p.idAt})
 	})
 	if p.cfg.Until == UntilCaughtUp {
 		g.Go(func() error { return p.untilCaughtUp(gctx) })
@@ -301,7 +277,8 @@ func (p *PSYNC) decodeSnapshot(ctx context.Context, s *fullSync) error {
 			return err
 		}
 	}
-	db, err := decodeSnapshot(ctx, s.snapshot, p.out, func(keys int64) {
+	in := snapshotInput{source: s.snapshot.Reader(), bytes: s.snapshot}
+	db, _, err := decodeSnapshot(ctx, in, p.out, func(keys int64) {
 		p.mu.Lock()
 		p.status.SnapshotKeysAll = keys
 		p.mu.Unlock()

@@ -118,8 +118,8 @@ func (p *PSYNC) keepSnapshot(ctx context.Context, s *fullSync, b []byte) error {
 		if full.IsZero() {
 			full = time.Now()
 		}
-		if stuck.time(p) > p.stuckAfter {
-			return p.tooLarge()
+		if stuck.time(p.out.Watermark) > p.stuckAfter {
+			return tooLarge(p.budget)
 		}
 		if time.Since(full) > tell && time.Since(told) > tellAgain {
 			told = time.Now()
@@ -146,17 +146,20 @@ type stuckness struct {
 	last  haul.Progress
 }
 
-func (s *stuckness) time(p *PSYNC) time.Duration {
-	now := p.out.Watermark.Progress()
+func (s *stuckness) time(w *haul.Watermark) time.Duration {
+	now := w.Progress()
 	if now != s.last || !now.Oldest.IsZero() || s.since.IsZero() {
 		s.since, s.last = time.Now(), now
 	}
 	return time.Since(s.since)
 }
 
-func (p *PSYNC) tooLarge() error {
+// stuckAfter is when a full spool that nothing leaves is given up.
+const stuckAfter = 30 * time.Second
+
+func tooLarge(b *aof.Budget) error {
 	return haul.Errorf(haul.ExitFailed, "raise spool.max-bytes above the size of the largest key and transaction",
-		"one entry of the source is larger than the spool (%d bytes)", p.budget.Max)
+		"one entry of the source is larger than the spool (%d bytes)", b.Max)
 }
 
 // spoolWait is who waits for room in the spool.
@@ -262,11 +265,8 @@ func (p *PSYNC) resume(ctx context.Context, s *fullSync, cause error) (*resp.Con
 // would cost it a fork.
 func (p *PSYNC) continueAt(ctx context.Context, c *resp.Conn, s *fullSync) error {
 	offset := s.stream.End()
-	h := p.history(offset)
+	h, node := p.judged(offset)
 	id := h.ID
-	p.mu.Lock()
-	node := p.node
-	p.mu.Unlock()
 	if err := h.left(node); err != nil {
 		if p.chooses() { // it could when it was chosen
 			return fmt.Errorf("%w: %s", errNotNow, err.Error())
@@ -354,8 +354,8 @@ func (p *PSYNC) waitForRoom(ctx context.Context, cause error) error {
 	defer tick.Stop()
 	var stuck stuckness
 	for p.budget.Used() > p.budget.Max/2 || p.spool.Load().DiskError() != nil {
-		if p.spool.Load().DiskError() == nil && stuck.time(p) > p.stuckAfter {
-			return p.tooLarge()
+		if p.spool.Load().DiskError() == nil && stuck.time(p.out.Watermark) > p.stuckAfter {
+			return tooLarge(p.budget)
 		}
 		select {
 		case <-tick.C:

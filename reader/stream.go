@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"strconv"
 
 	"github.com/keyhaul/keyhaul/aof"
@@ -15,12 +16,13 @@ import (
 // streamDecoder turns the bytes of the stream into entries.
 type streamDecoder struct {
 	*batcher
-	spool *aof.Spool
-	limit int64 // an entry of more bytes is not kept whole
+	bytes io.ReaderAt // of the stream, for what is not kept whole
+	limit int64       // an entry of more bytes is not kept whole
 	specs streamSpecs
 	args  []aof.Arg
 	tx    transaction
 
+	wrapped wrapped
 	streamEvents
 }
 
@@ -29,6 +31,7 @@ type streamEvents struct {
 	getack func(offset int64)        // hears of a REPLCONF GETACK that begins at offset
 	split  func()                    // hears of a transaction that was too large to be kept as one
 	id     func(offset int64) string // the replication id of the history that an offset belongs to
+	file   *commandFile              // of a stream that is a file; else nil
 }
 
 // headRoom is what must be left of the limit when a command of a transaction begins, so that its name, and those that
@@ -36,7 +39,7 @@ type streamEvents struct {
 const headRoom = 256
 
 // streamSpecs are the commands that are about the stream itself.
-type streamSpecs struct{ ping, sel, multi, exec, replconf *command.Spec }
+type streamSpecs struct{ ping, sel, multi, exec, replconf, rreplay *command.Spec }
 
 // transaction is a MULTI that was begun.
 type transaction struct {
@@ -61,25 +64,34 @@ type txCommand struct {
 func decodeStream(ctx context.Context, spool *aof.Spool, out *haul.Channel, at haul.Position,
 	events streamEvents,
 ) error {
-	k, err := newBatcher(ctx, out, false, at)
+	d, err := newStreamDecoder(ctx, spool, out, at, events)
 	if err != nil {
 		return err
 	}
-	defer k.discard()
-	k.id = events.id
-	d := &streamDecoder{
-		batcher: k, spool: spool, limit: int64(out.EntryLimit()), streamEvents: events,
-		specs: streamSpecs{
-			ping: lookup("PING"), sel: lookup("SELECT"), multi: lookup("MULTI"), exec: lookup("EXEC"),
-			replconf: lookup("REPLCONF"),
-		},
-	}
-	d.window = feed.New(ctx, spool.ReaderAt(at.Offset), k, at.Offset, out.EntryLimit(), nil)
+	defer d.discard()
+	d.received = spool.Oldest
+	d.window = feed.New(ctx, spool.ReaderAt(at.Offset), d.batcher, at.Offset, out.EntryLimit(), nil)
 	for {
 		if err := d.next(); err != nil {
 			return err
 		}
 	}
+}
+
+// newStreamDecoder returns a decoder that has no window yet.
+func newStreamDecoder(ctx context.Context, bytes io.ReaderAt, out *haul.Channel, at haul.Position, events streamEvents) (*streamDecoder, error) {
+	k, err := newBatcher(ctx, out, false, at)
+	if err != nil {
+		return nil, err
+	}
+	k.id = events.id
+	return &streamDecoder{
+		batcher: k, bytes: bytes, limit: int64(out.EntryLimit()), streamEvents: events,
+		specs: streamSpecs{
+			ping: lookup("PING"), sel: lookup("SELECT"), multi: lookup("MULTI"), exec: lookup("EXEC"),
+			replconf: lookup("REPLCONF"), rreplay: lookup("RREPLAY"),
+		},
+	}, nil
 }
 
 func lookup(name string) *command.Spec { return command.Lookup([]byte(name)) }
@@ -94,6 +106,11 @@ func (d *streamDecoder) next() error {
 	if !d.tx.open || d.tx.loose {
 		d.window.Begin()
 	}
+	if d.file != nil {
+		if passed, err := d.annotation(); passed || err != nil {
+			return err
+		}
+	}
 	from, start := d.window.Rel(), d.window.Offset()
 	args, err := aof.Read(d.window, d.args[:0])
 	d.args = args
@@ -107,6 +124,12 @@ func (d *streamDecoder) next() error {
 	c := txCommand{raw: aof.Arg{Off: from, Len: d.window.Rel() - from}, num: len(args)}
 	if name := args[0]; name.Off+name.Len <= int64(len(d.window.Kept())) {
 		c.spec = command.Lookup(d.kept(name))
+	}
+	if c.spec != nil && c.spec == d.specs.rreplay {
+		if err := d.unwrap(&c, start, from); err != nil {
+			return err
+		}
+		args = d.args
 	}
 	switch c.spec {
 	case d.specs.ping:
@@ -186,6 +209,11 @@ func (d *streamDecoder) queue(c txCommand, args []aof.Arg) error {
 
 // loosen gives up keeping the open transaction in one piece.
 func (d *streamDecoder) loosen() error {
+	if d.file != nil {
+		if err := d.whole(); err != nil {
+			return err
+		}
+	}
 	d.tx.loose = true
 	d.split()
 	for _, c := range d.tx.cmds {
@@ -245,11 +273,14 @@ func (d *streamDecoder) add(start int64, c txCommand, args []aof.Arg) error {
 
 // addBig makes an entry that is read from the spool when it is written. base is the offset that args are relative to.
 func (d *streamDecoder) addBig(e haul.Entry, c txCommand, args []aof.Arg, base int64) error {
-	big := &haul.Big{Bytes: d.spool, Off: base + c.raw.Off, Len: c.raw.Len, Args: make([]haul.BigSpan, len(args))}
+	big := &haul.Big{Bytes: d.bytes, Off: base + c.raw.Off, Len: c.raw.Len, Args: make([]haul.BigSpan, len(args))}
 	for i, a := range args {
 		big.Args[i] = haul.BigSpan{Off: a.Off - c.raw.Off, Len: a.Len}
 	}
 	b := d.batch
+	if d.file != nil {
+		d.file.counted = d.file.counted || c.spec.HasDeadline()
+	}
 	e.Big, e.First = big, uint32(len(b.Commands))
 	b.Commands = append(b.Commands, haul.Command{Spec: c.spec, DB: c.db})
 	b.Entries = append(b.Entries, e)
@@ -267,5 +298,8 @@ func (d *streamDecoder) appendCommand(c txCommand, args []aof.Arg) {
 	})
 	for _, a := range args {
 		b.Args = append(b.Args, haul.Span{Off: mark + uint32(a.Off), Len: uint32(a.Len)})
+	}
+	if d.file != nil {
+		d.file.counted = d.file.counted || countsFromNow(b, &b.Commands[len(b.Commands)-1])
 	}
 }

@@ -21,7 +21,10 @@ type target struct {
 }
 
 func standaloneTarget(t testing.TB) target {
-	s := rt.Start(t.(rt.TB), rt.Options{})
+	return targetOf(rt.Start(t.(rt.TB), rt.Options{}))
+}
+
+func targetOf(s *rt.Server) target {
 	return target{s.Addr, func(_ string, args ...any) resp.Reply { return s.MustDo(args...) }, []*rt.Server{s}}
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
-	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/keepalive"
 )
 
@@ -74,13 +73,15 @@ type dispatcher struct {
 	moved       bool        // slots have moved to other lanes since then
 
 	settler
+	rewriter *rewriter
 
 	mu      sync.Mutex
 	lanes   []*lane
 	counts  map[string]int64
 	resends int64
 	ready   bool
-	errlog  *errorsLog
+	errlog  *listFile      // errors.log
+	lacked  *listFile      // unsupported.log
 	dbs     map[int32]bool // databases that the target is known to have; of the dispatcher's goroutine, as lastDB
 	lastDB  int32
 }
@@ -94,7 +95,7 @@ func newDispatcher(cfg Config) *dispatcher {
 			strings:  !cfg.Node.Cluster && cfg.Existing != ExistingSkip && !cfg.NoTransactions,
 			plain:    cfg.NoTransactions,
 			function: command.Lookup([]byte("FUNCTION")),
-			grace:    cfg.Grace.Milliseconds(),
+			grace:    cfg.Grace,
 			dbs:      cfg.DBs,
 		},
 		began:   time.Now(),
@@ -103,19 +104,25 @@ func newDispatcher(cfg Config) *dispatcher {
 		moves:   make(chan struct{}, 1),
 		dead:    make(chan error, 1),
 		counts:  make(map[string]int64),
-		errlog:  &errorsLog{path: cfg.ErrorsLog},
+		errlog:  &listFile{path: cfg.ErrorsLog},
+		lacked:  &listFile{path: cfg.UnsupportedLog},
 		dbs:     map[int32]bool{0: true},
 		runIDs:  make(map[string]bool),
 		applied: cfg.Applied,
 
 		settler: newSettler(cfg.Shard),
 	}
+	d.rewriter = newRewriter(d)
 	for _, id := range cfg.RunIDs {
 		d.runIDs[id] = true
 	}
 	d.replayUntil.Store(cfg.ReplayUntil)
 	for _, at := range cfg.Applied {
 		d.resumed = max(d.resumed, at)
+	}
+	d.enc.values = newValues(cfg.Node.Release(), d.lacks)
+	if cfg.Store != nil && !cfg.NoTransactions { // behind a proxy no two keys are known to be in one place
+		d.enc.large, d.enc.part = cfg.BigValue, partKeys(cfg.Store.Keys(), cfg.Node.Cluster)
 	}
 	if cfg.Node.Cluster {
 		d.slots = new(slotTable)
@@ -133,23 +140,12 @@ func newDispatcher(cfg Config) *dispatcher {
 	return d
 }
 
-// knowsPXAT reports whether SET takes an absolute deadline: since Redis 6.2, and in what came of 7.2. Others get such
-// strings by RESTORE.
-func knowsPXAT(n topology.Node) bool {
-	switch n.Product {
-	case "redis":
-		return n.AtLeast(6, 2)
-	case "valkey", "redict":
-		return true
-	}
-	return false
-}
-
 // Run implements haul.Writer.
 func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	ctx, cancel := context.WithCancel(ctx)
 	d.group, d.runCtx, d.watermark = &errgroup.Group{}, ctx, in.Watermark
 	defer d.errlog.close()
+	defer d.lacked.close()
 	defer d.endSettling()
 	if d.cfg.Source != nil {
 		defer d.cfg.Source.Close()
@@ -246,6 +242,12 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 			return err
 		}
 		defer d.behind(b)()
+	}
+	if b.Snapshot {
+		d.enc.setApart(b)
+	}
+	if err := d.rewriter.apply(b); err != nil {
+		return err
 	}
 	dropped := 0
 	for i := range b.Entries {

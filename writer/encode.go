@@ -1,9 +1,13 @@
 package writer
 
 import (
+	"errors"
+
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/command"
 	"github.com/keyhaul/keyhaul/internal/resp"
+	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/rdb"
 )
 
 // encoder writes items as the commands that this target takes.
@@ -15,6 +19,9 @@ type encoder struct {
 	function *command.Spec
 	grace    int64 // ms that deadlines are held back by
 	dbs      haul.DBMap
+	large    int64                                // bytes from which on a value is built; 0: never
+	part     func(key []byte, moving bool) string // the name under which it is
+	values
 
 	// standing returns the commands that write keyhaul's own keys anew, after these were flushed; nil where that is
 	// not done within a transaction of the stream.
@@ -41,6 +48,10 @@ func (c *encoder) encode(o *outbox, it item) error {
 	if n := len(o.ops); n > ops {
 		o.ops[n-1].size += int32(o.size - before)
 	}
+	if errors.Is(err, rdb.ErrString) {
+		return haul.Errorf(haul.ExitFailed, "the snapshot is damaged: check it with redis-check-rdb; the target holds a part of the data",
+			"snapshot byte %d or soon behind it: %w", it.entry().Start, err)
+	}
 	return err
 }
 
@@ -61,4 +72,16 @@ func (c *encoder) bulk(o *outbox, v []byte) {
 func (o *outbox) end() {
 	o.arena = append(o.arena, '\r', '\n')
 	o.size += 2
+}
+
+// knowsPXAT reports whether SET takes an absolute deadline: since Redis 6.2, and in what came of 7.2. Others get such
+// strings by RESTORE.
+func knowsPXAT(n topology.Node) bool {
+	switch n.Product {
+	case "redis":
+		return n.AtLeast(6, 2)
+	case "valkey", "redict":
+		return true
+	}
+	return false
 }

@@ -1,7 +1,9 @@
 package writer
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/resp"
@@ -31,24 +33,34 @@ func (c *encoder) snapshot(o *outbox, it item) error {
 // key appends one key or function library.
 func (c *encoder) key(o *outbox, it item, e *haul.Entry, k *haul.Key) error {
 	b := it.batch
-	if e.Big != nil {
+	switch {
+	case e.Alone:
+		return c.build(o, it, e, k)
+	case e.Big != nil && !c.missing(k):
 		return c.bigKey(o, it, e, k)
 	}
 	o.ops = append(o.ops, op{item: it, kind: opOne, left: 1, total: 1, count: 1})
 	switch {
 	case e.Kind == haul.KindFunction:
 		c.loadFunction(o, k.Name)
-	case k.Type == rdb.TypeString && c.asSet(b.Bytes(k.Value), k):
+		return nil
+	case c.asSet(b.Bytes(k.Value), k):
 		return c.set(o, b.Bytes(k.Value), k)
-	default:
+	case c.takes(k):
 		c.restore(o, b, k)
+		return nil
 	}
-	return nil
+	return c.rewritten(o, it, k)
+}
+
+// settable reports whether SET says all that there is to a string of the snapshot, unless it was idle.
+func (c *encoder) settable(k *haul.Key) bool {
+	return k.Type == rdb.TypeString && (k.Has&haul.HasExpire == 0 || c.pxat && k.ExpireAt > 0) && k.Has&haul.HasFreq == 0 && k.Prefix.Len == 0
 }
 
 // asSet decides whether a string of the snapshot can travel as SET.
 func (c *encoder) asSet(enc []byte, k *haul.Key) bool {
-	if k.Has&haul.HasExpire != 0 && (!c.pxat || k.ExpireAt <= 0) || k.Has&haul.HasFreq != 0 || k.Idle > 0 || k.Prefix.Len > 0 {
+	if !c.settable(k) || k.Idle > 0 {
 		return false
 	}
 	plain, size, err := rdb.StringForm(enc)
@@ -184,9 +196,9 @@ func (c *encoder) restoreHead(o *outbox, k *haul.Key, payload int64) {
 }
 
 // restoreTail ends a payload and its RESTORE.
-func (c *encoder) restoreTail(o *outbox, k *haul.Key, crc uint64) {
+func (c *encoder) restoreTail(o *outbox, k *haul.Key, footer uint16, crc uint64) {
 	n := len(o.arena)
-	o.arena = rdb.AppendFooter(o.arena, k.Footer, crc)
+	o.arena = rdb.AppendFooter(o.arena, footer, crc)
 	o.arena = append(o.arena, '\r', '\n')
 	if c.existing != ExistingSkip {
 		o.arena = append(o.arena, "$7\r\nREPLACE\r\n"...)
@@ -210,7 +222,7 @@ func (c *encoder) restore(o *outbox, b *haul.Batch, k *haul.Key) {
 	c.restoreHead(o, k, int64(len(prefix)+1+len(value)+rdb.FooterSize))
 	crc := c.payloadStart(o, prefix, k.Type)
 	o.put(value)
-	c.restoreTail(o, k, rdb.CRC64(crc, value))
+	c.restoreTail(o, k, k.Footer, rdb.CRC64(crc, value))
 }
 
 // payloadStart appends what precedes the value in a payload and returns its checksum.
@@ -226,40 +238,52 @@ func (c *encoder) payloadStart(o *outbox, prefix []byte, t byte) uint64 {
 // piece is in memory.
 func (c *encoder) bigKey(o *outbox, it item, e *haul.Entry, k *haul.Key) error {
 	o.ops = append(o.ops, op{item: it, kind: opOne, left: 1, total: 1, count: 1})
-	if head, ok := c.bigString(e, k); ok {
-		size := e.Big.Len - head
-		c.setHead(o, k)
-		o.arena = resp.AppendBulkHeader(o.arena, int(size))
-		if err := o.stream(e.Big.Section(haul.BigSpan{Off: head, Len: size}), nil); err != nil {
-			return err
-		}
-		o.end()
-		c.setTail(o, k)
-		return nil
+	if c.settable(k) && k.Has&haul.HasIdle == 0 {
+		return c.bigSet(o, e, k)
 	}
 	prefix := it.batch.Bytes(k.Prefix)
 	c.restoreHead(o, k, int64(len(prefix)+1)+e.Big.Len+rdb.FooterSize)
 	crc := c.payloadStart(o, prefix, k.Type)
 	err := o.stream(e.Big.Section(haul.BigSpan{Len: e.Big.Len}), func(p []byte) { crc = rdb.CRC64(crc, p) })
-	c.restoreTail(o, k, crc)
+	c.restoreTail(o, k, k.Footer, crc)
 	return err
 }
 
-// bigString tells whether a big value is a plain string that can travel as SET, and where in it the string begins.
-func (c *encoder) bigString(e *haul.Entry, k *haul.Key) (head int64, ok bool) {
-	if k.Type != rdb.TypeString || k.Has&haul.HasExpire != 0 && (!c.pxat || k.ExpireAt <= 0) ||
-		k.Has&(haul.HasFreq|haul.HasIdle) != 0 || k.Prefix.Len > 0 {
-		return 0, false
+// bigSet writes a string that is read from the spool.
+func (c *encoder) bigSet(o *outbox, e *haul.Entry, k *haul.Key) error {
+	c.setHead(o, k)
+	begun := false
+	v := rdb.Value{Type: k.Type}
+	err := v.Elements(bigReader(e), func(x *rdb.Element) error {
+		n := len(o.arena)
+		if !begun {
+			begun = true
+			o.arena = resp.AppendBulkHeader(o.arena, int(x.Size))
+		}
+		o.arena = append(o.arena, x.Value...)
+		o.grown(n)
+		return o.flushPart()
+	})
+	if err != nil {
+		return err
 	}
-	var first [1]byte
-	if _, err := e.Big.Bytes.ReadAt(first[:], e.Big.Off); err != nil {
-		return 0, false
+	o.end()
+	c.setTail(o, k)
+	return nil
+}
+
+// bigReader reads a value from the spool.
+func bigReader(e *haul.Entry) io.Reader {
+	return bufio.NewReaderSize(spoolReader{e.Big.Section(haul.BigSpan{Len: e.Big.Len})}, pieceBytes)
+}
+
+// spoolReader tells errors of the spool from those of a connection.
+type spoolReader struct{ io.Reader }
+
+func (r spoolReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // io.SectionReader returns the value itself
+		err = &spoolError{err}
 	}
-	switch {
-	case first[0] == 0x80:
-		return 5, true
-	case first[0] == 0x81:
-		return 9, true
-	}
-	return 0, false
+	return n, err
 }

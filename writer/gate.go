@@ -205,7 +205,7 @@ func (it item) plain() bool {
 // adjacent reports whether it follows run in its batch, and both can be one item.
 func adjacent(run, it item) bool {
 	return run.batch == it.batch && run.part == whole && it.part == whole && run.first+run.n == it.first &&
-		run.entry().Big == nil && it.entry().Big == nil
+		inRun(run.entry()) && inRun(it.entry())
 }
 
 // slotTransaction sends what waits in a slot: in one transaction with its fence, unless all of it may be repeated.

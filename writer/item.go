@@ -73,8 +73,11 @@ const (
 	opPing
 	opTimeout // CONFIG GET timeout
 	opMark
-	opTouch // a write that leaves nothing behind
-	opWait  // WAIT
+	opTouch   // a write that leaves nothing behind
+	opWait    // WAIT
+	opBuild   // one of the commands that build a large value
+	opBuilt   // those that put it in its place
+	opUnbuilt // what removes it, because the target has refused some of it
 
 	// a transaction of keyhaul's own, with a fence
 	opMulti
@@ -91,7 +94,7 @@ func (k opKind) queued() bool { return k == opMulti || k == opBody || k == opBod
 // acknowledged.
 func (o *op) rest() (items []item, acked int) {
 	switch o.kind {
-	case opSelect, opPing, opTimeout, opMark, opTouch, opWait, opMulti, opBodyDB, opExec, opDiscard:
+	case opSelect, opPing, opTimeout, opMark, opTouch, opWait, opBuild, opMulti, opBodyDB, opExec, opDiscard:
 		return nil, 0
 	case opEntries:
 		answered := uint32(o.total - o.left)

@@ -20,10 +20,11 @@ import (
 // goroutine encodes and writes them, one reads replies, one keeps the connection. What goes wrong is collected here and
 // handed to the dispatcher, which alone decides what is sent again.
 type lane struct {
-	d    *dispatcher
-	addr string // changes, under mu, only while the lane is down
-	keep *keepalive.Keeper
-	wake chan struct{}
+	d       *dispatcher
+	addr    string // changes, under mu, only while the lane is down
+	keep    *keepalive.Keeper
+	wake    chan struct{}
+	drained chan struct{} // nothing is in flight any more
 
 	local  []item // the dispatcher's, before it pushes them
 	had    int    // the dispatcher's: entries of a batch that the node has, before it completes them
@@ -63,9 +64,11 @@ type lane struct {
 	slots   map[uint16]bool // which have failed, on a cluster
 	queued  []op            // of the transaction that is not decided yet
 	abort   *refusedOp      // why it will be refused
+	broken  *resp.Error     // why a value that is being built cannot be
 
 	sent    uint64        // ops launched; of the writing goroutine
 	settled atomic.Uint64 // ops answered
+	unbuilt atomic.Bool   // a value that is being built was refused: the rest of it need not be sent
 	shut    atomic.Int32  // slots in which an entry was refused, and which were not handed over yet
 	gate    gate
 	whole   wholeTx
@@ -95,7 +98,7 @@ type failure struct {
 
 func newLane(d *dispatcher, addr string) *lane {
 	l := &lane{
-		d: d, addr: addr, wake: make(chan struct{}, 1),
+		d: d, addr: addr, wake: make(chan struct{}, 1), drained: make(chan struct{}, 1),
 		keep:  keepalive.NewKeeper(d.cfg.ReplyTimeout, d.cfg.PingInterval),
 		slots: make(map[uint16]bool), aside: make(map[uint16][]item),
 	}
@@ -229,6 +232,7 @@ func (l *lane) collect(s *setback) {
 	s.again += l.repeats
 	l.failed, l.cause, l.repeats = nil, nil, 0
 	l.failing = false
+	l.forgetBroken()
 	clear(l.slots)
 	for _, items := range l.aside {
 		s.rest = append(s.rest, items...)

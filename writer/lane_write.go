@@ -52,7 +52,15 @@ func (l *lane) rest() {
 func (l *lane) write(ctx context.Context, conn *resp.Conn) error {
 	current := 0
 	l.whole = wholeTx{} // what the last connection has begun ended with it
-	o := &outbox{conn: conn.Conn, push: func(ops []op) { l.launch(ops, current) }, count: l.counted, moved: l.moved}
+	o := &outbox{conn: conn.Conn, count: l.counted, moved: l.moved, refused: l.unbuilt.Load}
+	o.settle = func() error { return l.settle(ctx) }
+	o.push = func(ops []op) {
+		if o.unfinished {
+			l.launch(ops, current-1)
+			return
+		}
+		l.launch(ops, current)
+	}
 	for {
 		if err := l.d.leased(ctx); err != nil {
 			return err

@@ -39,16 +39,17 @@ func namesOf(b *haul.Batch, e *haul.Entry, c *haul.Command) (string, []string) {
 	if c.Spec != nil {
 		name = c.Spec.Name
 	}
-	if e.Big != nil {
-		return name, nil
-	}
-	index, err := c.Spec.Keys(nil, int(c.NArg), func(i int) []byte { return b.Arg(c, i) })
+	n, arg, readErr := argsOf(b, e, c)
+	index, err := c.Spec.Keys(nil, n, arg)
 	if err != nil {
 		return name, nil
 	}
 	keys := make([]string, len(index))
 	for i, k := range index {
-		keys[i] = string(b.Arg(c, k))
+		keys[i] = string(arg(k))
+	}
+	if *readErr != nil {
+		return name, nil
 	}
 	return name, keys
 }

@@ -15,19 +15,25 @@ const (
 
 // outbox gathers what a lane writes next.
 type outbox struct {
-	conn  net.Conn
-	arena []byte // small pieces, one after the other
-	cut   int    // what lies before it in arena is in bufs
-	bufs  net.Buffers
-	size  int
-	ops   []op       // what is to be expected for what is gathered
-	push  func([]op) // is given ops before a byte of theirs is written
-	count func(int)  // hears of bytes before they are written; may be nil
-	moved func()     // hears of each piece that stream has written; may be nil
-	db    int32
-	multi bool // what is appended is queued by a transaction of keyhaul's own
-	moves bool // that transaction has selected a database
-	piece []byte
+	conn       io.Writer
+	arena      []byte // small pieces, one after the other
+	cut        int    // what lies before it in arena is in bufs
+	bufs       net.Buffers
+	size       int
+	ops        []op         // what is to be expected for what is gathered
+	push       func([]op)   // is given ops before a byte of theirs is written
+	count      func(int)    // hears of bytes before they are written; may be nil
+	moved      func()       // hears of each piece that stream has written; may be nil
+	refused    func() bool  // tells whether the rest of an unfinished item is not worth sending; may be nil where nothing is built
+	settle     func() error // waits until everything that was written is answered; as refused
+	moving     bool         // entries are of slots that move
+	unfinished bool         // the last item is not encoded to its end
+	db         int32
+	multi      bool // what is appended is queued by a transaction of keyhaul's own
+	moves      bool // that transaction has selected a database
+	piece      []byte
+
+	scratch []byte // room for a value that is rewritten
 }
 
 // grown accounts for what was appended to the arena since size was n.

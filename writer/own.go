@@ -68,6 +68,7 @@ func (c *cluster) sendOwn(at place, keys []ownKey, hold *haul.Batch, add func(b 
 		b.transaction(at, c.d.appliedTo(keys[0].Slot), keys[:n], add)
 		keys = keys[n:]
 	}
+	c.d.rewriter.own(b.Batch)
 	size = int64(len(b.Buf))
 	c.rereads.held.Add(size)
 	if c.d.cfg.Grace > 0 && c.d.cfg.PutOff.Known() {

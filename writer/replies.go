@@ -132,7 +132,7 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 		if special {
 			l.entryReply(o, o.item, b)
 		}
-		if b[0] == resp.KindBulk && o.batch.Snapshot {
+		if bytes.HasPrefix(b, []byte("$-1")) && o.batch.Snapshot { // of one that was refused, the batch may be gone
 			l.d.count("existing_skipped", 1) // SET NX has answered nil
 		}
 	case opStrings:
@@ -141,6 +141,10 @@ func (l *lane) reply(o *op, b []byte) (more bool, err error) {
 		}
 	case opTx:
 		l.txReply(o, b)
+	case opBuild:
+		l.buildReply(b)
+	case opBuilt, opUnbuilt:
+		l.builtReply(o, b)
 	case opSelect:
 		if b[0] == resp.KindError {
 			return true, fmt.Errorf("SELECT: %w", errorOf(b))
@@ -192,6 +196,7 @@ func (l *lane) finish(o *op) {
 	empty := l.flight.len() == 0
 	l.mu.Unlock()
 	if empty {
+		signal(l.drained)
 		signal(l.d.idle)
 	}
 }
@@ -317,7 +322,7 @@ func (l *lane) txReply(o *op, b []byte) {
 	case l.failing && l.d.route.behind(l, o.item):
 		l.again(o, o.item, nil)
 	default:
-		if e := nestedError(b); e != nil && !l.d.torn(o.item, e) {
+		if e := nestedError(b); e != nil && !l.d.expired(o, e) && !l.d.torn(o.item, e) {
 			o.bad++
 		}
 	}

@@ -250,6 +250,7 @@ func (d *dispatcher) readNow(ctx context.Context, s *settling, keys []haul.KeyNa
 		s.read[k] = offset
 		b.set(d.ownEntry(at, s.Slot), k, values[i])
 	}
+	d.rewriter.own(b.Batch)
 	size = int64(len(b.Buf))
 	d.held.Add(size)
 	s.flying.Add(1)

@@ -3,6 +3,7 @@ package writer
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
@@ -169,20 +170,24 @@ type said struct {
 
 // try writes the item on a connection to addr and reads what the node answers.
 func (s *singles) try(ctx context.Context, addr string, asking bool, it item) (a said, err error) {
+	if asking && it.entry().Alone { // ASKING is for one command, and there are many: it waits until its slot has moved
+		a.refused = &resp.Error{Code: "TRYAGAIN", Text: "TRYAGAIN a large value is built where its slot will stay"}
+		return a, nil
+	}
 	conn, err := s.conn(ctx, addr)
 	if err != nil {
 		return a, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })
 	defer stop()
-	if err := conn.SetDeadline(time.Now().Add(s.c.d.cfg.ReplyTimeout)); err != nil {
+	x := &exchange{ctx: ctx, d: s.c.d, conn: conn, said: &a}
+	if err := x.patience(); err != nil {
 		return a, err
 	}
-	o := &outbox{conn: conn.Conn, push: func(ops []op) {
-		for i := range ops {
-			a.sent += int(ops[i].total)
-		}
-	}}
+	o := &outbox{
+		conn: conn.Conn, push: x.push, moved: func() { _ = x.patience() }, // a write will tell
+		moving: true, refused: func() bool { return a.refused != nil }, settle: x.settle,
+	}
 	o.selectDB(s.c.d.enc.db(it.entry().DB)) // before ASKING, which is for the next command only
 	if asking {
 		o.control(opPing, "ASKING")
@@ -197,22 +202,67 @@ func (s *singles) try(ctx context.Context, addr string, asking bool, it item) (a
 	if err := o.flush(); err != nil {
 		return a, err
 	}
-	for range a.sent {
-		r, err := conn.ReadReply()
-		if err != nil {
-			return a, err
-		}
-		if e := r.Err(); e != nil && a.refused == nil {
-			a.refused = abortCause(resp.NewError(r.Text))
-		}
-		for _, part := range r.Array {
-			if part.Kind == resp.KindError && a.torn == nil {
-				a.torn = resp.NewError(part.Text)
+	return a, x.settle()
+}
+
+// exchange is what is on its way of one item.
+type exchange struct {
+	*said
+	ctx    context.Context //nolint:containedctx // of the one call that it serves
+	d      *dispatcher
+	conn   *resp.Conn
+	flight []op
+}
+
+// past is a deadline that ends whatever a connection waits for.
+var past = time.Unix(1, 0)
+
+// patience gives the node time for the next piece.
+func (x *exchange) patience() error {
+	if err := x.conn.SetDeadline(time.Now().Add(x.d.cfg.ReplyTimeout)); err != nil || x.ctx.Err() == nil {
+		return err
+	}
+	return x.conn.SetDeadline(past)
+}
+
+func (x *exchange) push(ops []op) {
+	x.flight = append(x.flight, ops...)
+	for i := range ops {
+		x.sent += int(ops[i].total)
+	}
+}
+
+// settle reads the replies to everything that was written.
+func (x *exchange) settle() error {
+	for i := range x.flight {
+		for range x.flight[i].total {
+			r, err := x.conn.ReadReply()
+			if err != nil {
+				return errors.Join(net.ErrClosed, err)
 			}
-		}
-		if r.Kind == resp.KindBulk && r.Null && it.batch.Snapshot {
-			s.c.d.count("existing_skipped", 1) // SET NX has answered nil
+			x.heard(&x.flight[i], r)
 		}
 	}
-	return a, nil
+	x.flight = x.flight[:0]
+	return x.patience()
+}
+
+// heard notes one reply to an op.
+func (x *exchange) heard(o *op, r resp.Reply) {
+	if e := r.Err(); e != nil && x.refused == nil {
+		if why := abortCause(resp.NewError(r.Text)); !x.d.expired(o, why) {
+			x.refused = why
+		}
+	}
+	for _, part := range r.Array {
+		if part.Kind == resp.KindError && x.torn == nil {
+			if why := resp.NewError(part.Text); !x.d.expired(o, why) {
+				x.torn = why
+			}
+		}
+	}
+	there := r.Kind == resp.KindBulk && r.Null && o.batch != nil && o.batch.Snapshot // is what SET NX has answered
+	if there || o.kind == opBuilt && r.Kind == resp.KindInteger && r.Int == 0 {
+		x.d.count("existing_skipped", 1)
+	}
 }

@@ -2,12 +2,9 @@ package writer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
@@ -18,13 +15,17 @@ import (
 // refusal is the error that ends a run because of one entry.
 func (d *dispatcher) refusal(it item, e *resp.Error) error {
 	name, keys := keysOf(it)
-	where := fmt.Sprintf("at offset %d of the stream", it.entry().Start)
-	if it.batch.Snapshot {
-		where = fmt.Sprintf("at byte %d of the snapshot", it.entry().Start)
-	}
 	return haul.Errorf(haul.ExitFailed,
 		"mend the key on the target and start again, or use --on-error skip (counted, and listed in errors.log) or hold",
-		"the target refuses %s of %s in database %d %s: %s", name, quoted(keys), it.entry().DB, where, e.Text)
+		"the target refuses %s of %s in database %d %s: %s", name, quoted(keys), it.entry().DB, where(it), e.Text)
+}
+
+// where says where an entry stands.
+func where(it item) string {
+	if it.batch.Snapshot {
+		return fmt.Sprintf("at byte %d of the snapshot", it.entry().Start)
+	}
+	return fmt.Sprintf("at offset %d of the stream", it.entry().Start)
 }
 
 func quoted(keys []string) string {
@@ -121,47 +122,10 @@ type skipped struct {
 	Error    string    `json:"error"`
 }
 
-// errorsLog is the file that lists skipped entries.
-type errorsLog struct {
-	path string
-	mu   sync.Mutex
-	file *os.File
-}
-
-func (l *errorsLog) add(s skipped) error {
-	if l.path == "" {
-		return nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.file == nil {
-		f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
-			return err
-		}
-		l.file = f
-	}
-	line, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	_, err = l.file.Write(append(line, '\n'))
-	return err
-}
-
 // ListSkipped adds a line to the file that lists skipped entries, if there is one: of a command that an earlier run has
 // noted on the target.
 func ListSkipped(path string, at time.Time, position int64, db int32, name string, keys []string, refusal string) error {
-	l := errorsLog{path: path}
+	l := listFile{path: path}
 	defer l.close()
 	return l.add(skipped{Time: at, Position: position, DB: db, Command: name, Keys: keys, Error: refusal})
-}
-
-func (l *errorsLog) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.file != nil {
-		_ = l.file.Close()
-		l.file = nil
-	}
 }

@@ -379,7 +379,7 @@ func TestCorruptString(t *testing.T) {
 			b.key(0, fmt.Sprintf("bad:%d", i), append([]byte{0, 0xc3, 5, 20, 0xff, 1, 2, 3, 4}, make([]byte, rdb.FooterSize)...), nil)
 		}
 		b.send()
-		if err := r.end(); err == nil || !strings.Contains(err.Error(), "bad:") {
+		if err := r.end(); err == nil || !strings.Contains(err.Error(), "snapshot byte ") || !strings.Contains(err.Error(), "bad:") {
 			t.Errorf("%d: it ends with %v", n, err)
 		}
 		want(t, dst, "DBSIZE", "0")

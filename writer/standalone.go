@@ -85,7 +85,13 @@ func (s *standalone) dispatch(ctx context.Context, b *haul.Batch, from, to int) 
 		}
 		defer s.d.alreadyApplied(s.d.lanes[0], b, applied)
 	}
-	eachRun(b, from, to, func(first, n uint32) { l.push(item{batch: b, first: first, n: n}) })
+	eachRun(b, from, to, func(first, n uint32) {
+		if b.Entries[first].Alone { // all are built under one name
+			s.d.lanes[0].push(item{batch: b, first: first, n: n})
+			return
+		}
+		l.push(item{batch: b, first: first, n: n})
+	})
 	return nil
 }
 
@@ -93,6 +99,9 @@ func (s *standalone) dispatch(ctx context.Context, b *haul.Batch, from, to int) 
 func (s *standalone) own(b *haul.Batch, _ uint16) {
 	s.d.lanes[0].push(item{batch: b, n: uint32(len(b.Entries))})
 }
+
+// inRun reports whether an entry travels together with its neighbours.
+func inRun(e *haul.Entry) bool { return e.Big == nil && !e.Alone }
 
 // eachRun calls f for each longest run of entries that pass, from one index to another. A big one is a run of its own.
 // Once f was called for the last run the batch may be gone.
@@ -106,7 +115,7 @@ func eachRun(b *haul.Batch, from, end int, f func(first, n uint32)) {
 	for i := begin; i < end; i++ {
 		e := &b.Entries[i]
 		drop := e.Drop != haul.DropNone
-		if !drop && e.Big == nil {
+		if !drop && inRun(e) {
 			continue
 		}
 		flush(i)

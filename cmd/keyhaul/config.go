@@ -7,6 +7,9 @@ import (
 
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/rdb"
+	"github.com/keyhaul/keyhaul/reader"
+	"github.com/keyhaul/keyhaul/writer"
 )
 
 // Values of settings that are compared elsewhere.
@@ -22,6 +25,10 @@ const (
 	onErrorStop = "stop"
 	onErrorHold = "hold"
 	onErrorSkip = "skip"
+
+	unsupportedFail    = "fail"
+	unsupportedDrop    = "drop"
+	unsupportedDegrade = "degrade"
 
 	exactlyOnce = "exactly-once"
 	atLeastOnce = "at-least-once"
@@ -47,9 +54,10 @@ type config struct {
 	Name     string
 	StateDir string // parent of the haul's own folder; empty means memory only
 
-	Source, Target topology.Endpoint // without addresses where a command needs none
-	PreferReplica  bool              // read from a replica of the source
-	TargetMode     string            // targetAuto or targetStandalone
+	Source, Target end
+	PreferReplica  bool        // read from a replica of the source
+	TargetMode     string      // targetAuto or targetStandalone
+	TargetRelease  rdb.Release // that a file of commands is written for; zero for the source's own
 
 	HTTP         string // host:port; empty means no server
 	HTTPExplicit bool   // chosen by the operator: a busy port is an error, not replaced
@@ -64,11 +72,13 @@ type config struct {
 	OnError         string // onErrorStop, onErrorHold or onErrorSkip
 	OnErrorExplicit bool
 	MaxSkipped      int
+	Unsupported     string // unsupportedFail, unsupportedDrop or unsupportedDegrade
 	Ack             string // ackAuto, ackApplied or ackReceived
 	DryRun          bool
 	ReadyMaxLag     time.Duration
-	MaxSnapshots    int // of a cluster's shards at once
-	SnapshotLanes   int // connections of the snapshot to each target node; 0 means automatic
+	MaxSnapshots    int   // of a cluster's shards at once
+	BigValue        int64 // bytes of a value of the snapshot that is written in pieces; 0 for never
+	SnapshotLanes   int   // connections of the snapshot to each target node; 0 means automatic
 
 	ConnectDeadline time.Duration // 0 means none
 	DrainDeadline   time.Duration
@@ -86,6 +96,27 @@ type config struct {
 	Progress    string // auto, on or off
 	SummaryFile string // empty means none
 }
+
+// end is one end of a haul as it was configured: a server or cluster, files that are read, or a file that is written.
+type end struct {
+	topology.Endpoint                    // zero for files, and where a command needs none
+	Files             *reader.Files      // of a source; nil for a server
+	Output            *writer.FileTarget // of a target; nil for a server
+}
+
+// String returns what the end is, never user or password.
+func (e end) String() string {
+	if e.Files != nil {
+		return e.Files.String()
+	}
+	if e.Output != nil {
+		return e.Output.String()
+	}
+	return e.Endpoint.String()
+}
+
+// GoString keeps secrets out of %#v.
+func (e end) GoString() string { return "end(" + e.String() + ")" }
 
 // OneShot tells whether the run ends by itself.
 func (c config) OneShot() bool { return c.Until != "" }
@@ -136,10 +167,11 @@ func (r *resolver) config() config {
 	c := config{
 		Name:          r.name("name"),
 		StateDir:      r.stateDir("state-dir"),
-		Source:        r.endpoint("source"),
-		Target:        r.endpoint("target"),
+		Source:        r.source(),
+		Target:        r.target(),
 		PreferReplica: r.bool("source.prefer-replica"),
 		TargetMode:    r.enum("target.mode"),
+		TargetRelease: r.release("target.release"),
 		HTTP:          r.listen("http"),
 		HTTPExplicit:  r.explicit("http"),
 		Until:         r.enum("until"),
@@ -151,10 +183,12 @@ func (r *resolver) config() config {
 		ExpiryGrace:   r.positive("expiry.grace"),
 		OnError:       r.enum("on-error"),
 		MaxSkipped:    r.int("max-skipped", 0, 1<<30),
+		Unsupported:   r.enum("unsupported"),
 		Ack:           r.enum("ack"),
 		DryRun:        r.bool("dry-run"),
 		ReadyMaxLag:   r.duration("ready-max-lag"),
 		SnapshotLanes: r.int("writer.snapshot-lanes", 0, 64),
+		BigValue:      r.bytes("writer.big-value-bytes", 0),
 		MaxSnapshots:  r.int("source.max-snapshots", 1, 1000),
 
 		ConnectDeadline: r.duration("connect-deadline"),
@@ -185,6 +219,12 @@ func (r *resolver) config() config {
 
 // adapt fills in the defaults that depend on the kind of run or on the machine.
 func (r *resolver) adapt(c *config) {
+	if c.Source.Files != nil && c.Until == "" { // a file ends by itself
+		c.Until = untilCaughtUp
+	}
+	if c.Target.Output != nil {
+		r.output(c)
+	}
 	c.OnErrorExplicit = c.OnError != ""
 	if c.OnError == "" {
 		c.OnError = onErrorHold

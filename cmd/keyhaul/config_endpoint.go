@@ -1,15 +1,109 @@
 package main
 
 import (
+	"errors"
+
+	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
+	"github.com/keyhaul/keyhaul/rdb"
+	"github.com/keyhaul/keyhaul/reader"
+	"github.com/keyhaul/keyhaul/writer"
 )
+
+// source puts the settings of the source together: of files, or of a server.
+func (r *resolver) source() end {
+	const url = "source.url"
+	if !reader.NamesFiles(r.values[url].text()) {
+		r.refuseIdle("aof-until", "without an append-only file: begin source.url with aof://")
+		return end{Endpoint: r.endpoint("source")}
+	}
+	files, err := reader.ParseFiles(r.values[url].text())
+	if err != nil {
+		r.refuse(url, err.Error())
+	}
+	if files.Stop, err = reader.ParseStop(r.values["aof-until"].text()); err != nil {
+		r.refuse("aof-until", err.Error())
+	}
+	if !files.AOF {
+		r.refuseIdle("aof-until", "without an append-only file: begin source.url with aof://")
+	}
+	for _, s := range endSettings("source", "") {
+		if s.key != url {
+			r.refuseIdle(s.key, "where the source is a file")
+		}
+	}
+	return end{Files: files}
+}
+
+// target puts the settings of the target together: of a file, or of a server.
+func (r *resolver) target() end {
+	const url = "target.url"
+	if !writer.NamesFile(r.values[url].text()) {
+		r.refuseIdle("target.release", "where the target is no file of commands: begin target.url with resp://")
+		return end{Endpoint: r.endpoint("target")}
+	}
+	file, err := writer.ParseFileTarget(r.values[url].text())
+	if err != nil {
+		r.refuse(url, err.Error())
+	}
+	for _, s := range append(endSettings("target", ""), setting{key: "target.mode"}) {
+		if s.key != url {
+			r.refuseIdle(s.key, "where the target is a file")
+		}
+	}
+	return end{Output: &file}
+}
+
+// output settles what a target that is a file is to be given, and refuses what it cannot be.
+func (r *resolver) output(c *config) {
+	commands := c.Source.Files == nil || c.Source.Files.AOF
+	switch {
+	case !r.explicit("until") && c.Source.Files == nil:
+		c.Until = untilSnapshot
+	case commands && !c.Target.Output.Stream() && c.Until != untilSnapshot:
+		r.refuse("until", "must be snapshot for a file of keys: it cannot take the commands that follow (a resp:// file can)")
+	case c.Until == "":
+		r.refuse("until", "must be snapshot or caught-up where the target is a file: it is whole at its end only")
+	}
+	if c.TargetRelease != (rdb.Release{}) && c.Target.Output.Format != writer.FileRESP {
+		r.refuse("target.release", "has no effect where the target is no file of commands: begin target.url with resp://")
+	}
+	if c.Existing != existingFail && c.Existing != existingReplace {
+		r.refuse("existing", "must be fail or replace where the target is a file")
+	}
+	for from, to := range c.DBs {
+		if c.Target.Output.Format == writer.FileRDB && to != haul.DropDB && !c.DBs.Alone(from) {
+			r.refuse("db-map", "puts databases together, which a snapshot file does not allow: keys of one name would be there twice")
+			break
+		}
+	}
+}
+
+// release reads a release of a server; the zero Release is none.
+func (r *resolver) release(key string) rdb.Release {
+	text := r.values[key].text()
+	if text == "" {
+		return rdb.Release{}
+	}
+	release, err := rdb.ParseRelease(text)
+	if err != nil {
+		r.refuse(key, err.Error())
+	}
+	return release
+}
 
 // endpoint puts the settings of one end together. The zero Endpoint stands for an end without a URL.
 func (r *resolver) endpoint(end string) topology.Endpoint {
 	e := topology.Endpoint{}
 	if url := end + ".url"; r.values[url].text() != "" {
 		var err error
-		if e, err = topology.Parse(r.values[url].text()); err != nil {
+		e, err = topology.Parse(r.values[url].text())
+		switch {
+		case errors.Is(err, topology.ErrScheme) && end == "source":
+			r.refuse(url, err.Error()+"; files are rdb:///path/dump.rdb and aof:///path/appendonlydir")
+		case errors.Is(err, topology.ErrScheme):
+			r.refuse(url, err.Error()+"; files are rdb:///path, resp:///path and jsonl:///path")
+		case err != nil:
 			r.refuse(url, err.Error())
 		}
 	}

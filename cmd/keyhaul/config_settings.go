@@ -38,14 +38,15 @@ const annotationRequired = "keyhaul/required"
 
 // settings is the one table of everything that can be configured.
 func settings() []setting {
-	all := append(endSettings("source", "read from"), endSettings("target", "write to")...)
-	return append(all, []setting{
+	return append(append(endSettings("source", "read from"), endSettings("target", "write to")...), []setting{
 		{key: "source.prefer-replica", kind: kindBool, value: "false", usage: "read from a replica of the source, of those that its addresses or its sentinels name, and from the primary if there is none"},
 		{key: "target.mode", kind: kindEnum, value: targetAuto, words: []string{targetAuto, targetStandalone}, usage: "`how` to take the target: auto asks it whether it is a cluster, standalone takes it for one server, such as a proxy"},
+		{key: "target.release", kind: kindString, usage: "`release` that a resp:// file is written for, such as redis-6.2: values become plain commands (default RESTORE, which servers as new as the source take)"},
 		{key: "name", kind: kindString, value: "default", usage: "`name` of this haul, of its state folder and its connections; letters, digits, - _ ."},
 		{key: "state-dir", kind: kindString, usage: "`folder` for the spool and other state, or none for memory only (default $STATE_DIRECTORY, else keyhaul in the user's XDG state folder)"},
 		{key: "http", kind: kindString, value: "127.0.0.1:9420", usage: "`address` of status and metrics; empty for none"},
 		{key: "until", kind: kindEnum, words: []string{"", untilSnapshot, untilCaughtUp}, usage: "`when` to end by itself: snapshot or caught-up; never if empty (a daemon)"},
+		{key: "aof-until", kind: kindString, usage: "`where` to stop in an append-only file: a unix time in seconds or one such as 2026-01-31T15:04:05Z (the file needs timestamps: aof-timestamp-enabled), or offset:BYTES; its end if empty"},
 		{key: "existing", kind: kindEnum, value: existingFail, words: []string{existingFail, existingReplace, existingSkip, existingFlush}, usage: "`what` to do when the target holds keys and no checkpoint of this haul: fail, replace them, skip them (may diverge), or flush the target"},
 		{key: "db-map", kind: kindList, usage: "`from=to` databases: where those of the source go that do not keep their number, or drop for nowhere, such as 1=0,2=5,3=drop; may be repeated"},
 		{key: "delivery", kind: kindEnum, value: exactlyOnce, words: []string{exactlyOnce, atLeastOnce}, usage: "`guarantee` for commands that change something twice when repeated: exactly-once, or at-least-once, which is faster"},
@@ -54,6 +55,7 @@ func settings() []setting {
 		{key: "expiry.grace", kind: kindDuration, value: "1h", usage: "with --expiry-mode=source: add this `time` to every deadline on the target until the haul is finished; not needed where the target has an import mode"},
 		{key: "on-error", kind: kindEnum, words: []string{"", onErrorStop, onErrorHold, onErrorSkip}, usage: "`what` to do when the target refuses one entry for good: stop, hold (wait for the operator) or skip (default stop with --until, else hold)"},
 		{key: "max-skipped", kind: kindInt, value: "1000", usage: "with --on-error=skip: stop after this `number` of skipped entries"},
+		{key: "unsupported", kind: kindEnum, value: unsupportedFail, words: []string{unsupportedFail, unsupportedDrop, unsupportedDegrade}, usage: "`what` to do with what the target has no form for, such as deadlines of hash fields before Redis 7.4: fail (as --on-error decides), drop (leave the command or key out), or degrade (do it without); the last two list it in unsupported.log"},
 		{key: "connect-deadline", kind: kindDuration, value: "0", usage: "give up with exit code 4 if source and target are not both ready within this `time`; 0 for never (default 1m0s with --until, else never)"},
 		{key: "drain-deadline", kind: kindDuration, value: "8s", usage: "`time` that the first signal leaves for writing what was read"},
 		{key: "dial-timeout", kind: kindDuration, value: "5s", usage: "`time` for opening one connection, TLS included"},
@@ -67,6 +69,7 @@ func settings() []setting {
 		{key: "spool.retain", kind: kindDuration, value: "60s", usage: "keep applied parts of the stream in the spool for this `time`"},
 		{key: "spool.retain-bytes", kind: kindBytes, value: "1GiB", usage: "keep no more than this `size` of applied parts of the stream"},
 		{key: "writer.snapshot-lanes", kind: kindInt, value: "0", usage: "`number` of connections to a standalone target that carry the snapshot; 0 for automatic"},
+		{key: "writer.big-value-bytes", kind: kindBytes, value: "1MiB", usage: "`size` in the snapshot from which on a list, set, hash, sorted set or stream is written in pieces that do not block the target, and put in its place at the end; 0 for never"},
 		{key: "ack", kind: kindEnum, value: ackAuto, words: []string{ackAuto, ackApplied, ackReceived}, usage: "`what` the source is told: the offset that is applied on the target, or the one received; auto is applied, but received for a Valkey cluster, where moving a slot waits for it"},
 		{key: "source.max-snapshots", kind: kindInt, value: "4", usage: "`number` of shards of a cluster that are asked for their snapshots at once; on each host always one"},
 		{key: "ready-max-lag", kind: kindDuration, value: "30s", usage: "/readyz says no when the lag exceeds this `time`"},
@@ -80,8 +83,12 @@ func settings() []setting {
 
 // endSettings are those of one end of the haul.
 func endSettings(end, doing string) []setting {
+	files := "or files: rdb:///path/dump.rdb (several separated by commas, patterns, gzip or zstd, rdb://- for standard input), aof:///path/appendonlydir"
+	if end == "target" {
+		files = "or a file: rdb:///path, resp:///path, jsonl:///path"
+	}
 	return []setting{
-		{key: end + ".url", kind: kindString, alias: end, secret: true, usage: "`address` of the server or cluster to " + doing + ": redis://[user:password@]host:port, rediss:// for TLS, unix:///path, redis+sentinel://host:26379/name; several hosts separated by commas"},
+		{key: end + ".url", kind: kindString, alias: end, secret: true, usage: "`address` of the server or cluster to " + doing + ": redis://[user:password@]host:port, rediss:// for TLS, unix:///path, redis+sentinel://host:26379/name; several hosts separated by commas; " + files},
 		{key: end + ".username", kind: kindString, secret: true, usage: "ACL `user` of the " + end},
 		{key: end + ".password", kind: kindString, secret: true, usage: "`password` of the " + end + "; other users of this machine can see flags: prefer the environment or a password file"},
 		{key: end + ".password-file", kind: kindString, usage: "`file` with the password of the " + end + ", read again at each connect"},

@@ -5,12 +5,16 @@ import (
 	"time"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
+	"github.com/keyhaul/keyhaul/reader"
 )
 
 // expiry decides how deadlines are held back. A haul keeps to what it began with, since its finish must know.
 func (a *app) expiry(ctx context.Context, e *ends, st *checkpoint.State, l *ledger) error {
 	if st.Lost != nil {
 		l.first.Grace, l.first.Import, l.first.Finished, l.first.Finishing = 0, false, 0, ""
+	}
+	if e.input != nil {
+		return a.expiryOfFiles(ctx, e.input, st, l)
 	}
 	found := st.Found && st.Lost == nil
 	holdBack := !found && a.cfg.ExpiryMode == expirySource
@@ -41,6 +45,27 @@ func (a *app) expiry(ctx context.Context, e *ends, st *checkpoint.State, l *ledg
 		a.log.Warn().Msg("the target holds keys that are not this haul's, whose deadlines cannot be told from put-off ones: so all deadlines are true at once, and the target's clock decides")
 	case l.first.Grace == 0:
 		l.first.Grace = a.cfg.ExpiryGrace.Milliseconds()
+	}
+	return nil
+}
+
+// expiryOfFiles decides how deadlines of files are treated. Those of snapshots are true at once: nobody renews them any
+// more. An append-only file does, in what follows, and what it sets has mostly passed by now: so nothing expires before
+// all of it is on the target, as servers do when they load one.
+func (a *app) expiryOfFiles(ctx context.Context, in *reader.Input, st *checkpoint.State, l *ledger) error {
+	found := st.Found && st.Lost == nil
+	switch {
+	case !in.AOF() || a.cfg.ExpiryMode != expirySource && !found:
+		return nil
+	case !found:
+		l.first.Grace = checkpoint.GraceFar
+	case st.Record.Finished > 0 && st.Record.Grace == 0:
+		if st.Base.Offset < in.End() {
+			a.log.Warn().Time("since", time.Unix(st.Record.Finished, 0).UTC()).
+				Msg("the target has true deadlines since this haul was finished: a key that has expired there since, and that the file renews in what follows, may be missing")
+		}
+		l.first.Grace = checkpoint.GraceFar
+		return a.store.Update(ctx, func(r *checkpoint.Record) { r.Grace = checkpoint.GraceFar })
 	}
 	return nil
 }

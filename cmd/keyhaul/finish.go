@@ -24,6 +24,9 @@ as it runs. It may be repeated.`,
 			if err != nil {
 				return err
 			}
+			if err := cfg.needsServer("finish"); err != nil {
+				return err
+			}
 			cfg.endWith(untilCaughtUp)
 			a := newApp(cfg)
 			a.finishing = true
@@ -54,6 +57,9 @@ haul, and while deadlines are still held back: see keyhaul finish.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd, environ)
 			if err != nil {
+				return err
+			}
+			if err := cfg.needsServer("cleanup"); err != nil {
 				return err
 			}
 			cfg.endWith(untilCaughtUp)

@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/keyhaul/keyhaul/checkpoint"
-	"github.com/keyhaul/keyhaul/filter"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
-	"github.com/keyhaul/keyhaul/reader"
 	"github.com/keyhaul/keyhaul/writer"
 )
 
@@ -137,100 +134,4 @@ func (l *link) listRefusals(ctx context.Context, st *checkpoint.State) error {
 		}
 	}
 	return l.store.Forget(ctx)
-}
-
-func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, *ledger, error) {
-	cfg := l.cfg
-	spoolMax := cfg.Spool.MaxBytes
-	spoolDir := ""
-	if l.dir != "" {
-		spoolDir = reader.SpoolDir(l.dir)
-	}
-	if spoolMax == 0 {
-		var err error
-		if spoolMax, err = spoolLimit(l.state.path, cfg.Buffer.MaxBytes); err != nil {
-			return nil, nil, err
-		}
-	}
-	if l.shard != nil {
-		spoolMax /= int64(len(l.ends.survey.Shards))
-	}
-	var putOff *checkpoint.PutOff
-	if cfg.Until == untilCaughtUp { // otherwise the finish is another process
-		putOff = l.putOff
-	}
-	book := &ledger{store: l.store, lease: l.lease, dir: l.dir, putOff: putOff, wait: cfg.WaitReplicas, waits: l.waits, log: l.log, first: st.Record, dbs: cfg.DBs}
-	if l.shard != nil {
-		l.shard.open(book)
-	} else if err := l.openOnly(ctx, st, book); err != nil {
-		return nil, nil, err
-	}
-	if st.Found && st.Record.Prune {
-		book.keep = checkpoint.NewKeySet(book.dir)
-	}
-	repeat := reader.RepeatOver
-	if ownTarget(book.first.Began) {
-		repeat = reader.RepeatFlush
-	}
-	existing := writer.ExistingReplace
-	if book.first.Began == checkpoint.BeganSkip {
-		existing = writer.ExistingSkip
-	}
-	lanes := cfg.SnapshotLanes
-	if lanes == 0 {
-		lanes = 2
-	}
-	var applied []int64
-	var replayUntil int64
-	if st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming {
-		applied, replayUntil = st.Applied, max(l.ends.source.MasterReplOffset, st.Highest, l.received)
-	}
-	var runIDs []string
-	for _, n := range st.Nodes {
-		if n.RunID != "" {
-			runIDs = append(runIDs, n.RunID)
-		}
-	}
-	from := reader.PSYNCConfig{
-		Dialer: l.source, PreferReplica: cfg.PreferReplica, Dir: spoolDir, SpoolMax: spoolMax, SpoolWindow: l.window,
-		Retain: cfg.Spool.Retain, RetainBytes: cfg.Spool.RetainBytes,
-		ReplyTimeout: cfg.ReplyTimeout, Until: reader.Until(cfg.Until), Patience: cfg.ConnectDeadline, AckReceived: cfg.ackReceived(l.ends.source),
-		RepeatSnapshot: repeat, OnLostHistory: reader.LostHistory(cfg.OnLostHistory),
-		Resume: resume(st), First: firstClean(cfg, st, l.ends.keys), Checkpoint: book, Waits: l.waits, Log: l.log,
-	}
-	to := writer.Config{
-		Dialer: l.target, Node: l.ends.target, Filters: filter.All(cfg.DBs), DBs: cfg.DBs,
-		Existing: existing, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
-		ErrorsLog: l.state.file("errors.log"), SnapshotLanes: lanes,
-		NoTransactions: l.ends.noTransactions != nil, Exact: cfg.Delivery == exactlyOnce, Store: l.store, Lease: l.lease, Applied: applied, Ahead: st.Ahead, RunIDs: runIDs, ReplayUntil: replayUntil,
-		Grace: time.Duration(book.first.Grace) * time.Millisecond, PutOff: putOff, ImportSource: book.first.Import,
-		ReplyTimeout: cfg.ReplyTimeout, WaitReplicas: cfg.WaitReplicas, Keepalive: cfg.Keepalive.Enabled, PingInterval: cfg.Keepalive.Interval,
-		OpenSlots: cfg.OpenSlotTimeout,
-		Waits:     l.waits, Log: l.log,
-	}
-	if l.shard != nil {
-		if !st.Found && l.shard.all.prune {
-			from.First = reader.CleanPrune
-		}
-		from.Find, from.Together, from.Fork = l.shard.find, l.shard.together, l.shard.all.forks.acquire
-		to.Shard = l.shard
-	}
-	psync := reader.NewPSYNC(from)
-	to.Source = psync.Keys()
-	h := &haul.Haul{
-		Reader: psync, Writer: writer.New(to), Channel: l.channel(), DrainDeadline: cfg.DrainDeadline,
-	}
-	if l.shard != nil {
-		l.shard.begins(h)
-	}
-	return h, book, nil
-}
-
-// openOnly decides what the generations of the only link begin with.
-func (l *link) openOnly(ctx context.Context, st *checkpoint.State, book *ledger) error {
-	if !st.Found {
-		book.first.Began, book.first.Databases = began(l.cfg, l.ends.keys), l.cfg.DBs.String()
-		book.told = l.cfg.Existing == existingFlush
-	}
-	return l.expiry(ctx, l.ends, st, book)
 }

@@ -82,8 +82,10 @@ until you cut over. It reads as a replica does and never writes to the source.`,
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	for _, c := range []*cobra.Command{newSync(environ), newStatus(environ), newFinish(environ), newCleanup(environ), newVersion()} {
-		c.Args = noArgs
+	for _, c := range []*cobra.Command{newSync(environ), newStatus(environ), newFinish(environ), newCleanup(environ), newVersion(), newRDB()} {
+		if c.Args == nil {
+			c.Args = noArgs
+		}
 		root.AddCommand(c)
 	}
 	root.RunE = func(cmd *cobra.Command, args []string) error {

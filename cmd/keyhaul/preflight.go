@@ -23,8 +23,9 @@ import (
 
 // ends is what source and target said of themselves before the first write.
 type ends struct {
-	source   topology.Node
-	survey   *survey // of a cluster source; else nil
+	source   topology.Node // zero if it is no server
+	survey   *survey       // of a cluster source; else nil
+	input    *reader.Input // of a source that is files; else nil
 	target   topology.Node
 	primary  []string // addresses of the target's primaries
 	keys     int64    // on the target, in all databases
@@ -32,36 +33,65 @@ type ends struct {
 	sourceDB []int  // databases of the source that hold keys
 	evicts   string // how a primary of the target may evict keys; empty if none does
 	replicas int    // of the primary of the target that has the fewest
+	capacity        // of every primary of the target
 
 	noTransactions error // why the target, which is no cluster, takes no transaction over several keys; nil if it does
 }
 
 const questionTimeout = 10 * time.Second
 
-// meet waits until both ends are ready and asks what they are. Past the deadline it fails with ExitUnreachable.
-func meet(ctx context.Context, cfg config, source, target *topology.Dialer, waits *haul.Waits, log zerolog.Logger) (*ends, error) {
-	e, began := &ends{}, time.Now()
+// close lets go of files.
+func (e *ends) close() {
+	if e.input != nil {
+		e.input.Close()
+	}
+}
+
+// openEnds opens ends that are files. The caller closes them.
+func openEnds(ctx context.Context, cfg config) (*ends, error) {
+	e := &ends{}
+	var err error
+	if cfg.Source.Files != nil {
+		e.input, err = cfg.Source.Files.Open(ctx)
+	}
+	return e, err
+}
+
+// meet waits until those ends that are servers are ready and asks what they are. Past the deadline it fails with
+// ExitUnreachable.
+func (e *ends) meet(ctx context.Context, cfg config, source, target *topology.Dialer, waits *haul.Waits, log zerolog.Logger) error {
+	began := time.Now()
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return meetOne(gctx, cfg, "source", source, &e.source, waits, log) })
-	g.Go(func() error { return meetOne(gctx, cfg, "target", target, &e.target, waits, log) })
+	if source != nil {
+		g.Go(func() error { return meetOne(gctx, cfg, "source", source, &e.source, waits, log) })
+	}
+	if target != nil {
+		g.Go(func() error { return meetOne(gctx, cfg, "target", target, &e.target, waits, log) })
+	}
 	if err := g.Wait(); err != nil {
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
-		return nil, err
+		return err
 	}
 	if cfg.TargetMode == targetStandalone {
 		e.target.Cluster = false
 	}
-	look := func(ctx context.Context) error { return e.lookAtSource(ctx, source) }
-	if err := patiently(ctx, cfg, "source "+source.Endpoint.String(), began, look, waits, log); err != nil {
-		return nil, err
+	if e.source.Cluster {
+		look := func(ctx context.Context) error { return e.lookAtSource(ctx, source) }
+		if err := patiently(ctx, cfg, "source "+source.Endpoint.String(), began, look, waits, log); err != nil {
+			return err
+		}
 	}
-	look = func(ctx context.Context) error { return e.look(ctx, cfg, target) }
+	e.listDatabases()
+	if target == nil {
+		return nil
+	}
+	look := func(ctx context.Context) error { return e.look(ctx, cfg, target) }
 	if err := patiently(ctx, cfg, "target "+target.Endpoint.String(), began, look, waits, log); err != nil {
-		return nil, err
+		return err
 	}
-	return e, e.refuse()
+	return e.refuse()
 }
 
 // patiently looks at an end until it is whole. Past the deadline it fails with ExitUnreachable.
@@ -135,15 +165,7 @@ func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, n
 
 // look finds the target's primaries and what they hold.
 func (e *ends) look(ctx context.Context, cfg config, target *topology.Dialer) error {
-	e.keys, e.sourceDB, e.evicts, e.shards, e.replicas = 0, nil, "", 1, math.MaxInt
-	for _, node := range e.sources() {
-		for db := range node.Keyspace {
-			if !slices.Contains(e.sourceDB, db) {
-				e.sourceDB = append(e.sourceDB, db)
-			}
-		}
-	}
-	slices.Sort(e.sourceDB)
+	e.keys, e.evicts, e.shards, e.replicas = 0, "", 1, math.MaxInt
 	if e.target.Cluster {
 		topo, err := topology.Discover(ctx, target, target.Endpoint.Addrs)
 		if err != nil {
@@ -164,7 +186,7 @@ func (e *ends) look(ctx context.Context, cfg config, target *topology.Dialer) er
 		}
 		e.primary = []string{addr}
 	}
-	for _, addr := range e.primary {
+	for i, addr := range e.primary {
 		node, err := inspectAt(ctx, target, addr)
 		if err != nil {
 			return &notYet{fmt.Errorf("target %s: %w", addr, err), "let keyhaul reach every primary of the target (address-map helps behind NAT)"}
@@ -178,6 +200,11 @@ func (e *ends) look(ctx context.Context, cfg config, target *topology.Dialer) er
 		if node.MaxMemory > 0 && node.MaxMemoryPolicy != "" && node.MaxMemoryPolicy != "noeviction" {
 			e.evicts = node.MaxMemoryPolicy
 		}
+		has := askCapacity(ctx, target, addr)
+		if i > 0 {
+			has = has.least(e.capacity)
+		}
+		e.capacity = has
 	}
 	if !e.target.Cluster {
 		e.noTransactions = mayTransact(ctx, target, e.primary[0])
@@ -185,11 +212,20 @@ func (e *ends) look(ctx context.Context, cfg config, target *topology.Dialer) er
 	return e.databases(ctx, cfg, target)
 }
 
+// listDatabases notes which databases of the source hold keys.
+func (e *ends) listDatabases() {
+	for _, node := range e.sources() {
+		for db := range node.Keyspace {
+			if !slices.Contains(e.sourceDB, db) {
+				e.sourceDB = append(e.sourceDB, db)
+			}
+		}
+	}
+	slices.Sort(e.sourceDB)
+}
+
 // lookAtSource finds the shards of a cluster source.
 func (e *ends) lookAtSource(ctx context.Context, source *topology.Dialer) error {
-	if !e.source.Cluster {
-		return nil
-	}
 	look := surveyor{dialer: source}
 	defer look.close()
 	v, err := look.look(ctx)
@@ -203,9 +239,12 @@ func (e *ends) lookAtSource(ctx context.Context, source *topology.Dialer) error 
 	return nil
 }
 
-// sources returns the servers that are read from: one, or the primaries of a cluster.
+// sources returns the servers that are read from: one, the primaries of a cluster, or none.
 func (e *ends) sources() []topology.Node {
-	if e.survey == nil {
+	switch {
+	case e.input != nil:
+		return nil
+	case e.survey == nil:
 		return []topology.Node{e.source}
 	}
 	return slices.Collect(maps.Values(e.survey.nodes))
@@ -248,6 +287,11 @@ func (e *ends) mayBegin(ctx context.Context, cfg config, target *topology.Dialer
 		return haul.Errorf(haul.ExitRefused,
 			"say what to do with them: --existing flush (delete them first), replace (overwrite keys of the same name), or skip (keep them)",
 			"the target %s holds %d keys already", cfg.Target, e.keys)
+	}
+	if !st.Found {
+		if err := e.mayHold(cfg); err != nil {
+			return err
+		}
 	}
 	if cfg.WaitReplicas > 0 {
 		for _, addr := range e.primary {
@@ -298,7 +342,11 @@ func (e *ends) plan(cfg config, st *checkpoint.State) []string {
 	if e.keys > 0 {
 		existing = fmt.Sprintf("which holds %d keys: --existing %s", e.keys, cfg.Existing)
 	}
-	does := "full copy, then the stream of writes"
+	then, deadlines := ", then the stream of writes", "by the "+cfg.ExpiryMode+"'s clock"
+	if e.input != nil && !e.input.AOF() {
+		then, deadlines = "", "true at once"
+	}
+	does := "full copy" + then
 	switch {
 	case st.Found && st.Lost == nil && st.Record.Phase == checkpoint.PhaseStreaming:
 		does = "goes on where it stopped"
@@ -307,8 +355,33 @@ func (e *ends) plan(cfg config, st *checkpoint.State) []string {
 		}
 		existing = fmt.Sprintf("which holds %d keys", e.keys)
 	case st.Found:
-		does = "repeats its full copy, then the stream of writes"
+		does = "repeats its full copy" + then
 		existing = fmt.Sprintf("which holds %d keys", e.keys)
+	}
+	lines := []string{
+		fmt.Sprintf("source  %s: %s", cfg.Source, e.origin()),
+		fmt.Sprintf("target  %s: %s %s, %s, %s", cfg.Target, e.target.Product, e.target.Version, mode, existing),
+		fmt.Sprintf("haul    %q: %s, %s; delivery %s; on error %s; what the target lacks: %s; on lost history %s; deadlines %s", cfg.Name, does, end,
+			cfg.Delivery, cfg.OnError, cfg.Unsupported, cfg.OnLostHistory, deadlines),
+	}
+	if cfg.WaitReplicas > 0 {
+		lines = append(lines, fmt.Sprintf("        applied is what %d replicas of each node have", cfg.WaitReplicas))
+	}
+	return append(lines, mapped(cfg.DBs)...)
+}
+
+// sourceOffset is how far the source's stream has come; 0 if that is not known.
+func (e *ends) sourceOffset() int64 {
+	if e.input != nil {
+		return e.input.End()
+	}
+	return e.source.MasterReplOffset
+}
+
+// origin says in the plan what the source is.
+func (e *ends) origin() string {
+	if e.input != nil {
+		return e.input.Describe()
 	}
 	var keys, memory int64
 	for _, node := range e.sources() {
@@ -319,15 +392,5 @@ func (e *ends) plan(cfg config, st *checkpoint.State) []string {
 	if e.survey != nil {
 		from = fmt.Sprintf("a cluster of %d primaries", len(e.survey.Shards))
 	}
-	lines := []string{
-		fmt.Sprintf("source  %s: %s %s, %s, %d keys in databases %v, %d MB used", cfg.Source, e.source.Product, e.source.Version, from,
-			keys, e.sourceDB, memory>>20),
-		fmt.Sprintf("target  %s: %s %s, %s, %s", cfg.Target, e.target.Product, e.target.Version, mode, existing),
-		fmt.Sprintf("haul    %q: %s, %s; delivery %s; on error %s; on lost history %s; deadlines by the %s's clock", cfg.Name, does, end,
-			cfg.Delivery, cfg.OnError, cfg.OnLostHistory, cfg.ExpiryMode),
-	}
-	if cfg.WaitReplicas > 0 {
-		lines = append(lines, fmt.Sprintf("        applied is what %d replicas of each node have", cfg.WaitReplicas))
-	}
-	return append(lines, mapped(cfg.DBs)...)
+	return fmt.Sprintf("%s %s, %s, %d keys in databases %v, %d MB used", e.source.Product, e.source.Version, from, keys, e.sourceDB, memory>>20)
 }

@@ -50,6 +50,7 @@ type process struct {
 	t        *testing.T
 	cmd      *exec.Cmd
 	state    string
+	stdin    io.Reader
 	mu       sync.Mutex
 	out, err bytes.Buffer
 	ended    chan struct{}
@@ -85,6 +86,7 @@ func start(t *testing.T, args ...string) *process {
 func (p *process) run(env []string, args ...string) *process {
 	p.t.Helper()
 	p.cmd = exec.Command(program, args...)
+	p.cmd.Stdin = p.stdin
 	p.cmd.Env = append([]string{"HOME=" + p.t.TempDir(), "PATH=" + os.Getenv("PATH")}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = lockedWriter{p, &p.out}, lockedWriter{p, &p.err}
 	if err := p.cmd.Start(); err != nil {

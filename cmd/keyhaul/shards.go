@@ -277,7 +277,7 @@ func (s *shards) newShard(name string) *shard {
 	number := s.numbers
 	s.mu.Unlock()
 	l := &shard{all: s, number: number}
-	target := topology.NewDialer(s.cfg.Target)
+	target := topology.NewDialer(s.cfg.Target.Endpoint)
 	target.ClientName = checkpoint.LinkName(s.target.ClientName, name)
 	target.Network = s.target.Network
 	own := *s.ends

@@ -52,6 +52,10 @@ func showStatus(ctx context.Context, cfg config, asJSON bool, out io.Writer) err
 				"no keyhaul named %q has run with state directory %s", cfg.Name, cfg.StateDir)
 		}
 	}
+	if addr == "" {
+		return haul.Errorf(haul.ExitUnreachable, "give --http the address of the one that runs; one that was started with an empty --http cannot be asked",
+			"no address of a keyhaul is known: http is empty")
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/api/v1/status", nil)

@@ -3,9 +3,11 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
+	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/keyhaul/keyhaul/haul"
 )
@@ -18,6 +20,23 @@ type summary struct {
 	Exit    haul.Exit `json:"exit"`
 	Error   string    `json:"error,omitempty"`
 	Next    string    `json:"next,omitempty"`
+}
+
+// maySummarize refuses a --summary-file that could not be written when the run has ended.
+func (c config) maySummarize() error {
+	if c.SummaryFile == "" || c.DryRun {
+		return nil
+	}
+	err := unix.Access(filepath.Dir(c.SummaryFile), unix.W_OK|unix.X_OK)
+	if info, statErr := os.Stat(c.SummaryFile); statErr == nil {
+		if err = unix.Access(c.SummaryFile, unix.W_OK); info.IsDir() {
+			err = unix.EISDIR
+		}
+	}
+	if err != nil {
+		return haul.Errorf(haul.ExitUsage, "name a file in a folder that keyhaul may write to", "summary file %s: %w", c.SummaryFile, err)
+	}
+	return nil
 }
 
 // summarize logs how the run ended and writes --summary-file.
@@ -45,7 +64,7 @@ func (a *app) summarize(started time.Time, err error) error {
 		return err
 	}
 	if err := os.WriteFile(a.cfg.SummaryFile, append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("summary file: %w", err)
+		return haul.Errorf(haul.ExitFailed, "the log says how the run ended; make room, or name another file for the next run", "summary file: %w", err)
 	}
 	return nil
 }

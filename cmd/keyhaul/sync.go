@@ -31,6 +31,9 @@ after, or a cluster: name its nodes.`,
   keyhaul sync --source rediss://user:pw@old:6380 --source-tls-ca ca.pem --target redis://node1:7000,node2:7001
   keyhaul sync --source redis+sentinel://s1:26379,s2:26379/orders --target redis://node1:7000,node2:7001
   KEYHAUL_SOURCE_PASSWORD=… keyhaul sync --config one-shot.toml
+  keyhaul sync --source rdb:///backup/dump.rdb.zst --target redis://new:6379
+  keyhaul sync --source aof:///var/lib/redis/appendonlydir --target redis://new:6379
+  keyhaul sync --source redis://old:6379 --target rdb:///backup/old.rdb.zst
   keyhaul sync --source unix:///run/redis.sock --target redis://new:6379 --dry-run`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd, environ)
@@ -51,8 +54,8 @@ type app struct {
 	terminal bool
 	state    stateDir
 	waits    *haul.Waits
-	source   *topology.Dialer
-	target   *topology.Dialer
+	source   *topology.Dialer // nil if it is no server
+	target   *topology.Dialer // nil if it is no server
 	store    *checkpoint.Store
 	lease    *checkpoint.Lease
 	worker   string
@@ -65,10 +68,19 @@ type app struct {
 
 func newApp(cfg config) *app {
 	a := &app{cfg: cfg, waits: &haul.Waits{}, terminal: term.IsTerminal(int(os.Stderr.Fd()))}
-	a.source, a.target = topology.NewDialer(cfg.Source), topology.NewDialer(cfg.Target)
-	a.source.ClientName, a.target.ClientName = "keyhaul:"+cfg.Name, "keyhaul:"+cfg.Name
+	a.source, a.target = a.dialer(cfg.Source), a.dialer(cfg.Target)
 	a.monitor = newMonitor(cfg, a.waits)
 	return a
+}
+
+// dialer returns how the server of an end is connected to; nil if it is none.
+func (a *app) dialer(e end) *topology.Dialer {
+	if e.Files != nil || e.Output != nil {
+		return nil
+	}
+	d := topology.NewDialer(e.Endpoint)
+	d.ClientName = "keyhaul:" + a.cfg.Name
+	return d
 }
 
 // headroom is what keyhaul may use beside the bounded channel before Go collects more eagerly: the spool's window,
@@ -90,6 +102,9 @@ func (a *app) sync(ctx context.Context) (err error) {
 		return usageError{err}
 	}
 	a.limitMemory(1)
+	if err := a.cfg.maySummarize(); err != nil {
+		return err
+	}
 	if a.state, err = openState(a.cfg.StateDir, a.cfg.Name); err != nil {
 		return err
 	}
@@ -132,9 +147,16 @@ func (a *app) stopped(err error, link haul.LinkStatus) error {
 
 // haul meets both ends and takes the source to the target, for as long as this process may write there.
 func (a *app) haul(ctx context.Context) error {
-	e, err := meet(ctx, a.cfg, a.source, a.target, a.waits, a.log)
+	e, err := openEnds(ctx, a.cfg)
 	if err != nil {
 		return err
+	}
+	defer e.close()
+	if err := e.meet(ctx, a.cfg, a.source, a.target, a.waits, a.log); err != nil {
+		return err
+	}
+	if a.target == nil {
+		return a.toFile(ctx, e)
 	}
 	a.openStore(e)
 	defer a.store.Close()

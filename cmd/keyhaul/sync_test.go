@@ -307,6 +307,7 @@ func TestHeldAndStatus(t *testing.T) {
 	if text := ask(haul.ExitDone, "--state-dir", p.state); !strings.Contains(text, fmt.Sprintf("process %d", p.cmd.Process.Pid)) {
 		t.Errorf("%s", text)
 	}
+	(&process{t: t, ended: make(chan struct{})}).run(nil, "status", "--state-dir", "none", "--http", "").exit(haul.ExitUnreachable, "no address of a keyhaul is known")
 	if text := ask(haul.ExitDone, "--state-dir", p.state, "--json"); !json.Valid([]byte(text)) {
 		t.Errorf("%s", text)
 	}

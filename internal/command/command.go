@@ -28,6 +28,7 @@ type Spec struct {
 	// DenyOOM is the server's `denyoom` flag: the command is refused with -OOM above maxmemory. Of containers as above.
 	DenyOOM bool
 
+	id      uint16
 	minArgs uint8 // name included: the server's arity without its sign
 	shape   shape // see shapes
 	keys    []keySpec
@@ -69,11 +70,18 @@ func index(tables ...[]Spec) map[string]*Spec {
 	for _, t := range tables {
 		for i := range t {
 			t[i].shape = shapes[t[i].Name]
+			t[i].id = uint16(len(m))
 			m[t[i].Name] = &t[i]
 		}
 	}
 	return m
 }
+
+// ID is the number of a command, less than Count, for tables of what is to be done with each. It is not that of a subcommand.
+func (s *Spec) ID() int { return int(s.id) }
+
+// Count is the number of commands that are known.
+func Count() int { return len(byName) }
 
 // Lookup finds a command by its name in any letter case; nil if it is unknown. It does not allocate.
 func Lookup(name []byte) *Spec {

@@ -1,8 +1,10 @@
 package command
 
 // extra holds the writing commands of released servers that neither of those behind table.go has. Source: redis
-// src/commands/*.json of the version named; TRIMSLOTS and XIDMPRECORD are meant for replicas only.
+// src/commands/*.json of the version named; TRIMSLOTS and XIDMPRECORD are meant for replicas only, and so is KeyDB's RREPLAY.
 var extra = [...]Spec{
+	// KeyDB: a command of an active replica, with where it came from; the reader takes it out
+	{Name: "RREPLAY", Write: true, minArgs: 3},
 	// 8.0, experimental: ordinary builds leave it out.
 	{Name: "SFLUSH", Write: true, minArgs: 3},
 	// 8.2

@@ -56,6 +56,9 @@ func New(ctx context.Context, src Source, keeper Keeper, off int64, limit int, s
 	return &Window{src: src, keeper: keeper, ctx: ctx, floor: -1, base: off, limit: limit, sum: sum}
 }
 
+// Context is that of the decoding run.
+func (w *Window) Context() context.Context { return w.ctx }
+
 // Begin makes the next byte the first one of the entry in hand.
 func (w *Window) Begin() {
 	w.Sync()
@@ -114,6 +117,16 @@ func (w *Window) Byte() (byte, error) {
 	b := w.buf[w.pos]
 	w.pos++
 	return b, nil
+}
+
+// Peek returns the next byte without passing it.
+func (w *Window) Peek() (byte, error) {
+	if w.pos == len(w.buf) {
+		if err := w.need(1); err != nil {
+			return 0, err
+		}
+	}
+	return w.buf[w.pos], nil
 }
 
 // Next passes n bytes and returns them. They are valid until the next call.

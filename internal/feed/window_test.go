@@ -170,7 +170,7 @@ func (r *run) size() int {
 // step does something at random and compares. It reports whether the data has ended.
 func (r *run) step() (done bool) {
 	n := r.size()
-	op := r.rng.IntN(12)
+	op := r.rng.IntN(13)
 	r.history = append(r.history, fmt.Sprintf("%d:%d", op, n))
 	var err error
 	switch op {
@@ -208,6 +208,16 @@ func (r *run) step() (done bool) {
 	case 10:
 		r.complete()
 		return false
+	case 11:
+		n = 1
+		r.asked = max(r.asked, r.pos-r.start+1)
+		var b byte
+		if b, err = r.w.Peek(); err == nil {
+			n = 0
+			if b != r.data[r.pos] {
+				r.fatalf("Peek is %d, want %d", b, r.data[r.pos])
+			}
+		}
 	default:
 		n = 0
 		err = r.w.HandOn()

@@ -123,6 +123,8 @@ func readCommand(kind, key string) []string {
 		return []string{"HGETALL", key}
 	case "zset":
 		return []string{"ZRANGE", key, "0", "-1", "WITHSCORES"}
+	case "vectorset": // of which the links are made by chance
+		return []string{"VRANDMEMBER", key, "1000000"}
 	}
 	return []string{"DUMP", key}
 }
@@ -132,7 +134,7 @@ func valueTree(kind string, r resp.Reply) any {
 	switch kind {
 	case "list":
 		return textsOf(r.Array)
-	case "set":
+	case "set", "vectorset":
 		members := textsOf(r.Array)
 		slices.Sort(members)
 		return members

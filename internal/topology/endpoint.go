@@ -73,6 +73,14 @@ func (e Endpoint) String() string {
 // GoString keeps secrets out of %#v.
 func (e Endpoint) GoString() string { return "topology.Endpoint(" + e.String() + ")" }
 
+// ErrScheme is wrapped by the errors of an address that may be none of a server.
+var ErrScheme = errors.New("scheme")
+
+var (
+	errNoScheme      = fmt.Errorf("the address has no %w: write redis://host:6379 (rediss:// for TLS, unix:// for a socket)", ErrScheme)
+	errUnknownScheme = fmt.Errorf("the address has an unknown %w: use redis://, rediss:// (TLS), redis+sentinel://, rediss+sentinel:// or unix://", ErrScheme)
+)
+
 // Parse reads the address of a server or cluster:
 //
 //	redis://user:password@host:6379    rediss://h1:1,h2:2,[::1]:3    unix:///path    unix://user:password@/path
@@ -82,7 +90,7 @@ func (e Endpoint) GoString() string { return "topology.Endpoint(" + e.String() +
 func Parse(rawURL string) (Endpoint, error) {
 	scheme, rest, found := strings.Cut(strings.TrimSpace(rawURL), "://")
 	if !found {
-		return Endpoint{}, errors.New("the address has no scheme: write redis://host:6379 (rediss:// for TLS, unix:// for a socket)")
+		return Endpoint{}, errNoScheme
 	}
 	e := Endpoint{Scheme: strings.ToLower(scheme)}
 	switch e.Scheme {
@@ -94,7 +102,7 @@ func Parse(rawURL string) (Endpoint, error) {
 	case SchemeUnix:
 		return e, e.parseSocket(rest)
 	}
-	return Endpoint{}, errors.New("the address has an unknown scheme: use redis://, rediss:// (TLS), redis+sentinel://, rediss+sentinel:// or unix://")
+	return Endpoint{}, errUnknownScheme
 }
 
 func (e *Endpoint) parseServers(rest string) error {

@@ -40,6 +40,9 @@ type Node struct {
 	MaxMemoryPolicy string
 
 	Keyspace map[int]int64 // keys of each database that has any
+
+	FieldDeadlines int64 // hashes some of whose fields have deadlines, in all databases (since Redis 7.4 and Valkey 9.0)
+	Libraries      int64 // of functions (since 7.0)
 }
 
 // Backlog is the stretch of replication history that a server can still send: Length bytes from offset First on.
@@ -116,6 +119,7 @@ func ParseInfo(text string) Node {
 		UsedMemory:       number(info["used_memory"]),
 		MaxMemory:        number(info["maxmemory"]),
 		MaxMemoryPolicy:  info["maxmemory_policy"],
+		Libraries:        number(info["number_of_libraries"]),
 		Keyspace:         map[int]int64{},
 		Backlog: Backlog{
 			Active: info["repl_backlog_active"] == "1",
@@ -130,6 +134,7 @@ func ParseInfo(text string) Node {
 	for key, value := range info {
 		if db, keys, ok := keyspaceLine(key, value); ok {
 			n.Keyspace[db] = keys
+			n.FieldDeadlines += keyspaceField(value, "subexpiry=") + keyspaceField(value, "keys_with_volatile_items=")
 		}
 	}
 	return n
@@ -192,12 +197,20 @@ func keyspaceLine(key, value string) (db int, keys int64, ok bool) {
 	if err != nil || db < 0 {
 		return 0, 0, false
 	}
+	if !strings.HasPrefix(value, "keys=") {
+		return 0, 0, false
+	}
+	return db, keyspaceField(value, "keys="), true
+}
+
+// keyspaceField returns the number behind a name, 0 if it is not there.
+func keyspaceField(value, name string) int64 {
 	for field := range strings.SplitSeq(value, ",") {
-		if n, ok := strings.CutPrefix(field, "keys="); ok {
-			return db, number(n), true
+		if n, ok := strings.CutPrefix(field, name); ok {
+			return number(n)
 		}
 	}
-	return 0, 0, false
+	return 0
 }
 
 func number(s string) int64 {

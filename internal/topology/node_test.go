@@ -42,7 +42,7 @@ repl_backlog_histlen:235
 cluster_enabled:1
 # Keyspace
 db0:keys=10,expires=1,avg_ttl=0
-db15:keys=5,expires=0,avg_ttl=0,subexpiry=0
+db15:keys=5,expires=0,avg_ttl=0,subexpiry=3
 dbx:keys=5
 nonsense
 `, "\n", "\r\n"))
@@ -59,7 +59,7 @@ nonsense
 	if n.Backlog != (Backlog{true, 1 << 20, 1000, 235}) || n.UsedMemory != 1<<20 || n.MaxMemory != 2<<20 || n.MaxMemoryPolicy != "allkeys-lru" {
 		t.Errorf("memory: %+v", n)
 	}
-	if len(n.Keyspace) != 2 || n.Keyspace[0] != 10 || n.Keyspace[15] != 5 || n.Keys() != 15 {
+	if len(n.Keyspace) != 2 || n.Keyspace[0] != 10 || n.Keyspace[15] != 5 || n.Keys() != 15 || n.FieldDeadlines != 3 {
 		t.Errorf("keyspace: %v", n.Keyspace)
 	}
 }

@@ -56,6 +56,7 @@ func main() {
 		{"delivery-cluster", func(ctx context.Context, t rt.TB, o options) error { return delivery(ctx, t, o, true) }},
 		{"replicas-cluster", replicas},
 		{"latency", latency},
+		{"large", large},
 	}
 	fmt.Printf("%s, %d cores, %s, median of %d\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), o.runs)
 	for _, w := range work {
