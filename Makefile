@@ -15,7 +15,7 @@ build: ## build bin/keyhaul, one static binary
 
 .PHONY: test
 test: setup ## run all tests with the race detector, against this system's redis-server
-	go test -race -timeout 40m ./...
+	go test -race -parallel 4 -timeout 40m ./...
 
 .PHONY: soak
 soak: setup ## break hauls under load in every way, thirty times each (some hours); results in docs/soak.log

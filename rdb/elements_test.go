@@ -100,10 +100,7 @@ func TestElementsAgree(t *testing.T) {
 // TestElementsTruncated: no beginning of a value is a success, and nothing may follow its end.
 func TestElementsTruncated(t *testing.T) {
 	for _, s := range append(goldenValues(t), madeValues()...) {
-		step := 1
-		if len(s.body) > 3000 {
-			step = 101
-		}
+		step := stride(len(s.body))
 		for cut := 0; cut < len(s.body); cut += step {
 			err := s.ElementsOf(s.body[:cut], ignored)
 			var at *ValueError
@@ -124,13 +121,13 @@ func TestElementsTruncated(t *testing.T) {
 	}
 }
 
+// stride is the distance of places to try in a value of n bytes: all of a small one, a few of a large one.
+func stride(n int) int { return 1 + max(n/100, n*n/4_000_000) }
+
 // TestElementsFlipped: wrong bytes are an error or another value, and neither a panic nor much memory.
 func TestElementsFlipped(t *testing.T) {
 	for _, s := range append(goldenValues(t), madeValues()...) {
-		step := 1
-		if len(s.body) > 2000 {
-			step = 37
-		}
+		step := stride(len(s.body))
 		body := slices.Clone(s.body)
 		for at := 0; at < len(body); at += step {
 			for _, flip := range []byte{1, 0x80, 0xff, body[at] ^ 0x81} {

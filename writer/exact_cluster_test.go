@@ -20,7 +20,7 @@ func setFence(tag string) []rt.Step {
 func TestFencedEntryWaitsForItsSlot(t *testing.T) {
 	first, second := make(chan struct{}), make(chan struct{})
 	p := rt.NewPeer(t, discovery(), script(
-		exactLogin(),
+		exactLogin(7),
 		// the INCR of slot a waits for the SET, that of slot c for nothing
 		expectAll("SET {a}x 1", "SET {b}y 1", "MULTI", "INCR {c}n"), setFence("c"), then(first),
 		expectAll("SET {b}y 2"),
@@ -49,7 +49,7 @@ func TestRefusedEntryHoldsItsSlot(t *testing.T) {
 	p := rt.NewPeer(
 		t, discovery(),
 		script(
-			exactLogin(),
+			exactLogin(7),
 			expectAll("SET {a}x 1", "SET {a}x 2", "DEL {a}h", "HSET {a}h f 1", "SET {b}y 1"), then(sent),
 			// the HSET has met what the DEL would have removed: that is no error of its own
 			replyAll("-OOM command not allowed when used memory > 'maxmemory'.", "+OK", ":0", "-WRONGTYPE Operation against a key", "+OK"),
@@ -71,7 +71,7 @@ func TestRefusedTransactionHoldsItsSlot(t *testing.T) {
 	p := rt.NewPeer(
 		t, discovery(),
 		script(
-			exactLogin(),
+			exactLogin(7),
 			expectAll("MULTI", "INCR {a}x"), setFence("a"), then(sent),
 			expectAll("SET {b}y 1"), // so that what came with it has come
 			replyAll("+OK", "-OOM command not allowed when used memory > 'maxmemory'.", "+QUEUED", "-EXECABORT Transaction discarded because of previous errors.", "+OK"),

@@ -87,7 +87,7 @@ func TestGhostsAreGoneBeforeFencesAreRead(t *testing.T) {
 					return script(expectAll("MULTI"), expectAll(lines...), fence)
 				}
 				up := make(chan struct{})
-				second := append(login(), rt.Expect("CLIENT", "ID"), rt.Reply(":9"))
+				second := exactLogin(9)
 				applied := int64(0)
 				if executed {
 					applied = 100
@@ -104,7 +104,7 @@ func TestGhostsAreGoneBeforeFencesAreRead(t *testing.T) {
 					rt.Expect("CLIENT", "KILL", "ID", "7"), rt.Reply("-ERR No such client"),
 					rt.Expect("CLIENT", "LIST"), bulk(strings.SplitAfter(ghosts, "\n")[1]), rt.ExpectEOF(),
 				}
-				first := script(exactLogin(), transaction("INCR {a}x"), rt.Hangup())
+				first := script(exactLogin(7), transaction("INCR {a}x"), rt.Hangup())
 				scripts := []rt.Script{first, second, evict, fencesAt(applied, cluster)}
 				if cluster {
 					scripts = []rt.Script{discovery(), first, discovery(), second, evict, fencesAt(applied, cluster)}

@@ -93,8 +93,12 @@ func exactPeerRig(t testing.TB, p *rt.Peer, cluster bool) *rig {
 // peerAnnounced is the address that a scripted cluster gives to its node.
 const peerAnnounced = "127.0.0.1:1"
 
-// exactLogin is what a lane with fences asks before it is ready.
-func exactLogin() rt.Script { return append(login(), rt.Expect("CLIENT", "ID"), rt.Reply(":7")) }
+// exactLogin is what a lane with fences asks before it is ready. It is client id. Marks come behind it at any time.
+func exactLogin(id int) rt.Script {
+	keys := checkpoint.Keys{Name: "test"}
+	return append(login(), rt.Expect("CLIENT", "ID"), rt.Reply(fmt.Sprintf(":%d", id)),
+		rt.Answer("+OK", "SET", keys.WholeMark(), rt.Any), rt.Answer("+OK", "SET", keys.Mark(0), rt.Any))
+}
 
 // discovery is the question for the slots of a scripted cluster.
 func discovery() rt.Script {

@@ -30,7 +30,7 @@ func TestOneTransactionInFlight(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			first, second, third := make(chan struct{}), make(chan struct{}), make(chan struct{})
 			s := script(
-				exactLogin(),
+				exactLogin(7),
 				expectAll("MULTI", "INCR a"), rt.Expect(fence...), rt.Expect("EXEC"), then(first),
 				expectAll("MULTI", "INCR b"), then(second), expectAll("INCR c"), then(third),
 				replyAll("+OK", c.queued, "+QUEUED", c.exec),

@@ -108,7 +108,7 @@ func TestSlotsForgetLanes(t *testing.T) {
 // TestRefusedMultiRewinds: where MULTI is refused, what follows is carried out one by one.
 func TestRefusedMultiRewinds(t *testing.T) {
 	p := rt.NewPeer(t, script(
-		exactLogin(), expectAll("MULTI", "INCR a"), rt.Expect("SET", wholeFence, rt.Any), rt.Expect("EXEC"),
+		exactLogin(7), expectAll("MULTI", "INCR a"), rt.Expect("SET", wholeFence, rt.Any), rt.Expect("EXEC"),
 		replyAll("-BUSY Redis is busy running a script.", ":1", "+OK", "-ERR EXEC without MULTI"), rt.ExpectEOF(),
 	))
 	r := exactPeerRig(t, p, false)

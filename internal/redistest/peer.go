@@ -56,6 +56,13 @@ type peerConn struct {
 	net.Conn
 	reader *bufio.Reader
 	ignore [][]string
+	answer []answer
+}
+
+// answer is what commands of a form get, whenever they come.
+type answer struct {
+	form  []string
+	reply string
 }
 
 // NewPeer starts a peer on loopback. It is closed when the test ends, which fails then if a script was not followed
@@ -209,6 +216,15 @@ func Ignore(args ...string) Step {
 	}}
 }
 
+// Answer makes later steps reply to commands of this form, which may come at any time at which nothing else is due, and
+// pass over them.
+func Answer(reply string, args ...string) Step {
+	return Step{"Answer(" + show(args) + ")", func(_ context.Context, c *peerConn) error {
+		c.answer = append(c.answer, answer{args, reply})
+		return nil
+	}}
+}
+
 // ExpectEOF waits until the other end closes the connection. Ignored commands may come before.
 func ExpectEOF() Step {
 	return Step{"ExpectEOF", func(_ context.Context, c *peerConn) error {
@@ -259,7 +275,7 @@ func Hangup() Step {
 	return Step{"Hangup", func(_ context.Context, c *peerConn) error { return c.Close() }}
 }
 
-// command reads the next command that is not ignored. Empty lines between commands are passed over.
+// command reads the next command that is neither ignored nor answered. Empty lines between commands are passed over.
 func (c *peerConn) command() ([]string, error) {
 	var buf []byte
 	for {
@@ -283,6 +299,12 @@ func (c *peerConn) command() ([]string, error) {
 		}
 		buf = buf[:0]
 		args := textsOf(r.Array)
+		if i := slices.IndexFunc(c.answer, func(a answer) bool { return matches(a.form, args) }); i >= 0 {
+			if _, err := io.WriteString(c, c.answer[i].reply+"\r\n"); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if !slices.ContainsFunc(c.ignore, func(form []string) bool { return matches(form, args) }) {
 			return args, nil
 		}
