@@ -75,7 +75,7 @@ func visitSessions(t *testing.T, source *rt.Server, ttls int) *sessions {
 	return s
 }
 
-// rest ends the visits; the sessions stay for so many seconds from now. Some may have died on a busy machine.
+// rest ends the visits; the sessions stay for so many seconds from now. On a busy machine those of a second or two may have died.
 func (s *sessions) rest(seconds int) {
 	s.t.Helper()
 	s.stop()
@@ -83,7 +83,7 @@ func (s *sessions) rest(seconds int) {
 	for i := range sessionCount {
 		alive += int(s.source.MustDo("EXPIRE", s.key(i), seconds).Int)
 	}
-	if alive < sessionCount*9/10 {
+	if alive < sessionCount/2 {
 		s.t.Fatalf("only %d of %d sessions are left on the source: it was too slow for this test", alive, sessionCount)
 	}
 }
