@@ -35,11 +35,13 @@ const (
 	segmentHeader  = 76
 	blockHeader    = 24
 	blockBytes     = 128 << 10
-	segmentBytes   = 64 << 20
 	segmentShare   = 16          // a segment takes no more of the budget: the one being written is not removed
 	segmentAge     = time.Minute // a segment of a quiet link is closed so that it can be removed
 	segmentSuffix  = ".seg"
 )
+
+// SegmentBytes is how large a segment becomes at most.
+const SegmentBytes = 64 << 20
 
 var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -250,7 +250,7 @@ func (s *Spool) list(g *segment) {
 
 // segment returns the segment to write to, a new one if the last is full or old.
 func (s *Spool) segment(from int64) (*segment, error) {
-	limit := min(segmentBytes, s.cfg.Budget.Max/segmentShare)
+	limit := min(SegmentBytes, s.cfg.Budget.Max/segmentShare)
 	if g := s.current; g != nil && (len(g.blocks) == 0 || g.size < limit && time.Since(g.born) < segmentAge) {
 		return g, nil
 	}

@@ -90,6 +90,9 @@ func (to Release) Functions() bool { return to.since(7, 0) }
 // VectorSets tells whether there are vector sets.
 func (to Release) VectorSets() bool { return to.redis(8, 0) }
 
+// Arrays tells whether there are arrays.
+func (to Release) Arrays() bool { return to.redis(8, 8) }
+
 // Form says in which form a value reaches a release.
 type Form uint8
 

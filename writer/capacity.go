@@ -19,6 +19,9 @@ var modulesOf = map[string][]string{
 	"TDIS-TYPE": {"bf"}, "TSDB-TYPE": {"timeseries"}, "vectorset": {"vectorset"}, "graphdata": {"graph"},
 }
 
+// ModulesOf are the modules of which any has a type of values, by the type's name; nil if that is not known.
+func ModulesOf(typeName string) []string { return modulesOf[typeName] }
+
 // takesModule reports whether a value may be sent that a type of a module has, by the id in front of it.
 func (c *Config) takesModule(value []byte) bool {
 	need, known := modulesOf[rdb.ModuleName(value)]

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,8 +9,6 @@ import (
 	"strings"
 
 	"github.com/keyhaul/keyhaul/haul"
-	"github.com/keyhaul/keyhaul/internal/resp"
-	"github.com/keyhaul/keyhaul/internal/topology"
 )
 
 // databases reads from=to pairs of databases.
@@ -50,38 +47,6 @@ func database(text string) (int32, error) {
 		return 0, errors.New("write from=to with numbers of databases, such as 1=0, or 1=drop")
 	}
 	return int32(n), nil
-}
-
-// databases checks that the target has every database that the source uses.
-func (e *ends) databases(ctx context.Context, cfg config, target *topology.Dialer) error {
-	if e.source.Cluster && len(cfg.DBs) > 0 {
-		return haul.Errorf(haul.ExitRefused, "leave --db-map out", "databases of a source that is a cluster keep their numbers")
-	}
-	highest := int32(0)
-	for _, db := range e.sourceDB {
-		if highest = max(highest, cfg.DBs.Of(int32(db))); cfg.DBs.Taken(int32(db)) {
-			return haul.Errorf(haul.ExitRefused, fmt.Sprintf("say where database %d goes, too: %d=%d puts the two together, %d=drop leaves it out", db, db, db, db),
-				"--db-map sends another database to %d, and the source has keys in its own database %d", db, db)
-		}
-	}
-	if highest == 0 {
-		return nil
-	}
-	c, err := target.Open(ctx, e.primary[0])
-	if err != nil {
-		return haul.Errorf(haul.ExitUnreachable, "", "target %s: %w", e.primary[0], err)
-	}
-	defer c.Close() //nolint:errcheck // only asked
-	if _, err := c.Do(ctx, questionTimeout, "SELECT", strconv.Itoa(int(highest))); err != nil {
-		if refused := (*resp.Error)(nil); errors.As(err, &refused) && refused.Code == "NOPERM" {
-			return haul.Errorf(haul.ExitRefused, "let the target's user run SELECT (ACL SETUSER … +select)",
-				"the source has keys in databases %v: %w", e.sourceDB, err)
-		}
-		return haul.Errorf(haul.ExitRefused,
-			"raise `databases` on the target (Valkey 9 clusters: `cluster-databases`), or send databases elsewhere or nowhere by --db-map; other clusters hold database 0 only",
-			"the source has keys in databases %v and the target has no database %d: %w", e.sourceDB, highest, err)
-	}
-	return nil
 }
 
 // mapped says in the plan where databases go, and warns of those that are put together.

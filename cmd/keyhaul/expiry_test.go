@@ -73,7 +73,7 @@ func TestExpiry(t *testing.T) {
 				if e.target, err = topology.Inspect(t.Context(), conn); err != nil {
 					t.Fatal(err)
 				}
-				a.openStore(e)
+				a.openStore(e.target.Cluster, nil)
 				defer a.store.Close()
 				e.target.Cluster = x.cluster
 			}

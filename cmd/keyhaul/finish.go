@@ -78,7 +78,7 @@ func (a *app) cleanup(ctx context.Context) (err error) {
 	if err := meetOne(ctx, a.cfg, "target", a.target, &e.target, a.waits, a.log); err != nil {
 		return err
 	}
-	a.openStore(e)
+	a.openStore(e.target.Cluster, nil)
 	defer a.store.Close()
 	st, err := a.load(ctx, a.store)
 	switch {

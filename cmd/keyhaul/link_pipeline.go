@@ -105,6 +105,9 @@ func (l *link) readsFiles(st *checkpoint.State, book *ledger) (reader.FileConfig
 	}, err
 }
 
+// defaultLanes are the connections that carry the snapshot to a standalone target, unless another number is set.
+const defaultLanes = 2
+
 // writes is how the link writes to the target.
 func (l *link) writes(st *checkpoint.State, book *ledger) writer.Config {
 	cfg := l.cfg
@@ -120,7 +123,7 @@ func (l *link) writes(st *checkpoint.State, book *ledger) writer.Config {
 		Waits:     l.waits, Log: l.log,
 	}
 	if to.SnapshotLanes == 0 {
-		to.SnapshotLanes = 2
+		to.SnapshotLanes = defaultLanes
 	}
 	if book.first.Began == checkpoint.BeganSkip {
 		to.Existing = writer.ExistingSkip

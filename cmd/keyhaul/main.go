@@ -74,7 +74,8 @@ func newRoot(environ []string) *cobra.Command {
 		Short: "Move a running Redis or Valkey data set to another server or cluster, and keep the two in step",
 		Long: `keyhaul copies a live Redis or Valkey data set to another server or cluster, and follows the source's writes
 until you cut over. It reads as a replica does and never writes to the source.`,
-		Example: `  keyhaul sync --source redis://old:6379 --target redis://new:6379 --until caught-up
+		Example: `  keyhaul check --source redis://old:6379 --target redis://new:6379
+  keyhaul sync --source redis://old:6379 --target redis://new:6379 --until caught-up
   keyhaul sync --config /etc/keyhaul/daemon.yaml
   keyhaul status`,
 		SilenceUsage:  true,
@@ -82,7 +83,7 @@ until you cut over. It reads as a replica does and never writes to the source.`,
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	for _, c := range []*cobra.Command{newSync(environ), newStatus(environ), newFinish(environ), newCleanup(environ), newVersion(), newRDB()} {
+	for _, c := range []*cobra.Command{newCheck(environ), newSync(environ), newStatus(environ), newFinish(environ), newCleanup(environ), newVersion(), newRDB()} {
 		if c.Args == nil {
 			c.Args = noArgs
 		}

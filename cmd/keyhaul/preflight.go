@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -30,10 +28,8 @@ type ends struct {
 	primary  []string // addresses of the target's primaries
 	keys     int64    // on the target, in all databases
 	shards   int
-	sourceDB []int  // databases of the source that hold keys
-	evicts   string // how a primary of the target may evict keys; empty if none does
-	replicas int    // of the primary of the target that has the fewest
-	capacity        // of every primary of the target
+	sourceDB []int // databases of the source that hold keys
+	capacity       // of every primary of the target
 
 	noTransactions error // why the target, which is no cluster, takes no transaction over several keys; nil if it does
 }
@@ -87,11 +83,8 @@ func (e *ends) meet(ctx context.Context, cfg config, source, target *topology.Di
 	if target == nil {
 		return nil
 	}
-	look := func(ctx context.Context) error { return e.look(ctx, cfg, target) }
-	if err := patiently(ctx, cfg, "target "+target.Endpoint.String(), began, look, waits, log); err != nil {
-		return err
-	}
-	return e.refuse()
+	look := func(ctx context.Context) error { return e.look(ctx, target) }
+	return patiently(ctx, cfg, "target "+target.Endpoint.String(), began, look, waits, log)
 }
 
 // patiently looks at an end until it is whole. Past the deadline it fails with ExitUnreachable.
@@ -164,8 +157,8 @@ func meetOne(ctx context.Context, cfg config, role string, d *topology.Dialer, n
 }
 
 // look finds the target's primaries and what they hold.
-func (e *ends) look(ctx context.Context, cfg config, target *topology.Dialer) error {
-	e.keys, e.evicts, e.shards, e.replicas = 0, "", 1, math.MaxInt
+func (e *ends) look(ctx context.Context, target *topology.Dialer) error {
+	e.keys, e.shards = 0, 1
 	if e.target.Cluster {
 		topo, err := topology.Discover(ctx, target, target.Endpoint.Addrs)
 		if err != nil {
@@ -179,7 +172,7 @@ func (e *ends) look(ctx context.Context, cfg config, target *topology.Dialer) er
 			e.primary = append(e.primary, s.Primary)
 		}
 		e.shards = len(e.primary)
-	} else if e.primary = target.Endpoint.Addrs; e.target.Role != "slave" { // a replica is refused
+	} else if e.primary = target.Endpoint.Addrs; e.target.Role != "slave" { // a replica is refused later
 		addr, err := target.Primary(ctx)
 		if err != nil {
 			return &notYet{fmt.Errorf("target: %w", err), "start the target's primary, or correct its address"}
@@ -191,25 +184,14 @@ func (e *ends) look(ctx context.Context, cfg config, target *topology.Dialer) er
 		if err != nil {
 			return &notYet{fmt.Errorf("target %s: %w", addr, err), "let keyhaul reach every primary of the target (address-map helps behind NAT)"}
 		}
-		if slices.ContainsFunc(e.sources(), func(source topology.Node) bool { return sameHistory(source, node) }) {
-			return haul.Errorf(haul.ExitRefused, "check the two addresses: nothing was written",
-				"source and target (%s) are one server, or one replicates the other", addr)
-		}
 		e.keys += node.Keys()
-		e.replicas = min(e.replicas, node.Replicas)
-		if node.MaxMemory > 0 && node.MaxMemoryPolicy != "" && node.MaxMemoryPolicy != "noeviction" {
-			e.evicts = node.MaxMemoryPolicy
-		}
 		has := askCapacity(ctx, target, addr)
 		if i > 0 {
 			has = has.least(e.capacity)
 		}
 		e.capacity = has
 	}
-	if !e.target.Cluster {
-		e.noTransactions = mayTransact(ctx, target, e.primary[0])
-	}
-	return e.databases(ctx, cfg, target)
+	return nil
 }
 
 // listDatabases notes which databases of the source hold keys.
@@ -257,75 +239,6 @@ func inspectAt(ctx context.Context, d *topology.Dialer, addr string) (topology.N
 	}
 	defer c.Close() //nolint:errcheck // only asked
 	return topology.Inspect(ctx, c)
-}
-
-// sameHistory reports whether two nodes are one server, or replicate each other.
-func sameHistory(a, b topology.Node) bool {
-	none := func(id string) bool { return id == "" || strings.Trim(id, "0") == "" }
-	return !none(a.RunID) && a.RunID == b.RunID || !none(a.ReplID) && a.ReplID == b.ReplID
-}
-
-// refuse names what makes this pair impossible.
-func (e *ends) refuse() error {
-	t := e.target
-	switch {
-	case t.Role == "slave" && !t.Cluster: // any node of a cluster names the others
-		return haul.Errorf(haul.ExitRefused, "name its primary as the target", "the target is a replica of %s:%d", t.MasterHost, t.MasterPort)
-	case t.Product == "redis" && t.Version != "" && !t.AtLeast(5, 0):
-		return haul.Errorf(haul.ExitRefused, "use a target of Redis 5.0 or later", "the target is Redis %s, which cannot take absolute deadlines", t.Version)
-	}
-	return nil
-}
-
-// mayBegin refuses what can be refused before anything is written.
-func (e *ends) mayBegin(ctx context.Context, cfg config, target *topology.Dialer, st *checkpoint.State) error {
-	if err := mayResume(cfg, st); err != nil {
-		return err
-	}
-	e.keys = max(e.keys-st.Own, 0)
-	if !st.Found && e.keys > 0 && cfg.Existing == existingFail {
-		return haul.Errorf(haul.ExitRefused,
-			"say what to do with them: --existing flush (delete them first), replace (overwrite keys of the same name), or skip (keep them)",
-			"the target %s holds %d keys already", cfg.Target, e.keys)
-	}
-	if !st.Found {
-		if err := e.mayHold(cfg); err != nil {
-			return err
-		}
-	}
-	if cfg.WaitReplicas > 0 {
-		for _, addr := range e.primary {
-			if err := mayWait(ctx, target, addr); err != nil {
-				return err
-			}
-		}
-	}
-	if cfg.Delivery != exactlyOnce {
-		return nil
-	}
-	if e.evicts != "" {
-		return haul.Errorf(haul.ExitRefused, "CONFIG SET maxmemory-policy noeviction on the target, or use --delivery at-least-once",
-			"the target may evict keys (maxmemory-policy %s): it would lose data, and what keyhaul must know of it", e.evicts)
-	}
-	if e.noTransactions != nil {
-		return haul.Errorf(haul.ExitRefused, "use --delivery at-least-once; for a cluster leave --target-mode at auto",
-			"exactly-once delivery needs MULTI and EXEC with several keys on the target: %w", e.noTransactions)
-	}
-	for _, addr := range e.primary {
-		if err := mayEvict(ctx, target, addr); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// fewReplicas names a lack of replicas that will be waited for; empty if there is none.
-func (e *ends) fewReplicas(cfg config) string {
-	if e.replicas >= cfg.WaitReplicas {
-		return ""
-	}
-	return fmt.Sprintf("a node of the target has %d replicas, and --wait-replicas asks for %d: nothing counts as applied there until it has them",
-		e.replicas, cfg.WaitReplicas)
 }
 
 // plan says what is going to happen.

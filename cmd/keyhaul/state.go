@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/keyhaul/keyhaul/check"
 	"github.com/keyhaul/keyhaul/haul"
 )
 
@@ -82,7 +83,6 @@ func (s stateDir) forgetHTTPAddr() {
 // spoolLimit is the smaller of 50 GiB and 80 % of the free disk under dir; without one, a quarter of what memory may be
 // used for buffers.
 func spoolLimit(dir string, buffer int64) (int64, error) {
-	const most = 50 << 30
 	if dir == "" {
 		return 4 * buffer, nil
 	}
@@ -90,6 +90,5 @@ func spoolLimit(dir string, buffer int64) (int64, error) {
 	if err := unix.Statfs(dir, &fs); err != nil {
 		return 0, fmt.Errorf("state directory %s: %w", dir, err)
 	}
-	free := int64(fs.Bavail) * fs.Bsize
-	return min(most, free/5*4), nil
+	return check.SpoolRoom(int64(fs.Bavail) * fs.Bsize), nil
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 
+	"github.com/keyhaul/keyhaul/check"
 	"github.com/keyhaul/keyhaul/checkpoint"
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/internal/topology"
@@ -155,16 +156,25 @@ func (a *app) haul(ctx context.Context) error {
 	if err := e.meet(ctx, a.cfg, a.source, a.target, a.waits, a.log); err != nil {
 		return err
 	}
+	pair, err := check.Look(ctx, a.checks(sampleAtStart))
+	if err != nil {
+		return err
+	}
+	if err := refusal(pair.Findings(check.State{Known: true}), true); err != nil { // whatever the target knows
+		return err
+	}
 	if a.target == nil {
+		a.tell(pair.Findings(check.State{}))
 		return a.toFile(ctx, e)
 	}
-	a.openStore(e)
+	e.noTransactions = pair.NoTransactions()
+	a.openStore(e.target.Cluster, e.noTransactions)
 	defer a.store.Close()
 	st, err := a.load(ctx, a.store)
 	if err != nil {
 		return err
 	}
-	if err := e.mayBegin(ctx, a.cfg, a.target, st); err != nil {
+	if err := e.mayBegin(a, pair, st); err != nil {
 		return err
 	}
 	if a.finishing && (!st.Found || st.Record.Phase != checkpoint.PhaseStreaming) {
@@ -172,9 +182,6 @@ func (a *app) haul(ctx context.Context) error {
 			"the target has no complete copy of a haul %q", a.cfg.Name)
 	}
 	plan := e.plan(a.cfg, st)
-	if few := e.fewReplicas(a.cfg); few != "" {
-		a.log.Warn().Msg(few)
-	}
 	if a.cfg.DryRun {
 		for _, line := range plan {
 			fmt.Println(line)
@@ -183,9 +190,6 @@ func (a *app) haul(ctx context.Context) error {
 	}
 	for _, line := range plan {
 		a.log.Info().Msg(line)
-	}
-	if e.noTransactions != nil {
-		a.log.Warn().Err(e.noTransactions).Msg("the target has no transactions over several keys: those of the source are not atomic there, and two keyhauls of this name must not be started at the same moment")
 	}
 	for {
 		if err := a.acquire(ctx); err != nil {
@@ -207,11 +211,11 @@ func (a *app) haul(ctx context.Context) error {
 }
 
 // openStore gives this process a name on the target, by which the next one finds its connections.
-func (a *app) openStore(e *ends) {
+func (a *app) openStore(cluster bool, noTransactions error) {
 	a.worker = rand.Text()[:12]
 	a.target.ClientName = checkpoint.Prefix + a.cfg.Name + ":" + a.worker
 	a.store = checkpoint.New(checkpoint.Config{
-		Dialer: a.target, Name: a.cfg.Name, Cluster: e.target.Cluster, NoTransactions: e.noTransactions != nil, Log: a.log,
+		Dialer: a.target, Name: a.cfg.Name, Cluster: cluster, NoTransactions: noTransactions != nil, Log: a.log,
 	})
 	a.lease = checkpoint.NewLease(checkpoint.LeaseConfig{Store: a.store, Worker: a.worker, Log: a.log})
 }

@@ -39,6 +39,29 @@ func (c *Conn) Do(ctx context.Context, timeout time.Duration, args ...string) (R
 	return r, r.Err()
 }
 
+// DoAll sends several commands at once and waits for all replies, in their order, as Do does. Error replies are among
+// the replies; an error means that the connection must be closed.
+func (c *Conn) DoAll(ctx context.Context, timeout time.Duration, commands ...[]string) ([]Reply, error) {
+	stop := c.deadline(ctx, timeout)
+	defer stop()
+	c.out = c.out[:0]
+	for _, args := range commands {
+		c.out = AppendCommand(c.out, args...)
+	}
+	if _, err := c.Write(c.out); err != nil {
+		return nil, c.fail(ctx, commands[0][0], err)
+	}
+	replies := make([]Reply, len(commands))
+	for i, args := range commands {
+		r, err := c.ReadReply()
+		if err != nil {
+			return nil, c.fail(ctx, args[0], err)
+		}
+		replies[i] = r
+	}
+	return replies, nil
+}
+
 func (c *Conn) fail(ctx context.Context, name string, err error) error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)

@@ -100,7 +100,7 @@ func remote(c *resp.Conn) string {
 // ParseInfo reads the text of INFO. Lines that it does not know or cannot read are passed over: servers add fields,
 // and proxies leave them out.
 func ParseInfo(text string) Node {
-	info := infoFields(text)
+	info := InfoFields(text)
 	n := Node{
 		RedisVersion:     info["redis_version"],
 		RunID:            info["run_id"],
@@ -140,7 +140,8 @@ func ParseInfo(text string) Node {
 	return n
 }
 
-func infoFields(text string) map[string]string {
+// InfoFields reads the lines of INFO as they are, by name.
+func InfoFields(text string) map[string]string {
 	info := make(map[string]string, 200)
 	for line := range strings.Lines(text) {
 		key, value, ok := strings.Cut(strings.TrimRight(line, "\r\n"), ":")
