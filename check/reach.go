@@ -33,7 +33,7 @@ func (s *side) reach(addr string, err error) Finding {
 	case refused.Code == "DENIED":
 		f.ID, f.Remedy = "protected-mode", "set a password on the server (requirepass), or `protected-mode no` if its network is trusted"
 	case refused.Code == "NOPERM":
-		f.ID, f.Remedy = "missing-permissions", aclLine(s.dialer.Endpoint.Username, []need{{rules: "+info"}})+"; what else is missing shows then"
+		f.ID, f.Remedy = "missing-permissions", aclLine(s.dialer.Endpoint.Username, []need{{rules: "+info +cluster|slots"}})+"; what else is missing shows then"
 	case loginRefused(refused):
 		f.ID, f.Remedy = "login-refused", "correct user and password: --"+s.name+"-username, --"+s.name+"-password-file"
 	case strings.Contains(refused.Text, "max number of clients"):

@@ -51,17 +51,10 @@ cannot be reached or logged in to among it. sync looks for the same when it star
 
 // check prints what is found.
 func (a *app) check(ctx context.Context, format string, out io.Writer) error {
-	a.log = zerolog.Nop()
-	e, err := openEnds(ctx, a.cfg)
+	all, err := a.findings(ctx, sampleOnCheck)
 	if err != nil {
 		return err
 	}
-	defer e.close()
-	pair, err := check.Look(ctx, a.checks(sampleOnCheck))
-	if err != nil {
-		return err
-	}
-	all := pair.Findings(a.knownState(ctx, pair))
 	write := check.Table
 	if format == formatJSON {
 		write = check.JSON
@@ -73,6 +66,21 @@ func (a *app) check(ctx context.Context, format string, out io.Writer) error {
 		return haul.Errorf(haul.ExitRefused, "", "%s", check.Verdict(all))
 	}
 	return nil
+}
+
+// findings asks both ends once.
+func (a *app) findings(ctx context.Context, sample time.Duration) ([]check.Finding, error) {
+	a.log = zerolog.Nop()
+	e, err := openEnds(ctx, a.cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer e.close()
+	pair, err := check.Look(ctx, a.checks(sample))
+	if err != nil {
+		return nil, err
+	}
+	return pair.Findings(a.knownState(ctx, pair)), nil
 }
 
 // knownState reads what the target knows of the haul, once.
