@@ -35,7 +35,7 @@ func (p *Pair) used() (known, others []string) {
 		switch {
 		case spec == nil:
 			others = append(others, name)
-		case slices.Contains(elsewise, container), spec.Flushes(): // the latter take no argument: asking for them would be telling
+		case slices.Contains(elsewise, container), spec.Keyless(): // the latter may need no argument: asking for them would be telling
 		case sub == "" && spec.Write, sub != "" && spec.Resolve([]byte(sub)) != nil && spec.Resolve([]byte(sub)).Write:
 			known = append(known, name)
 		}

@@ -2,7 +2,10 @@
 // judges what they said; neither changes anything on a server.
 package check
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Severity says what a finding means for a haul.
 type Severity string
@@ -93,11 +96,18 @@ var kinds = map[string]kind{
 	"unknown-types":          {"info", waits},
 }
 
-// Kinds returns the severities of every id that there is, as docs/check.md has them.
-func Kinds() map[string]string {
-	all := make(map[string]string, len(kinds))
+// Kinds says of every id that there is which severities it has, and what sync does about the gravest, as docs/check.md has it.
+func Kinds() map[string][2]string {
+	all := make(map[string][2]string, len(kinds))
 	for id, k := range kinds {
-		all[id] = k.severities
+		does := "–"
+		switch {
+		case strings.Contains(k.severities, string(Fatal)):
+			does = [...]string{"refuses", "refuses a new haul", "waits"}[k.fatal]
+		case strings.Contains(k.severities, string(Warn)):
+			does = "logs it"
+		}
+		all[id] = [2]string{k.severities, does}
 	}
 	return all
 }

@@ -3,6 +3,8 @@ package check
 import (
 	"cmp"
 	"fmt"
+	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -195,6 +197,12 @@ func (s *side) judgeCluster() (all []Finding) {
 			"only %d of %d slots of the %s cluster are covered", s.covered, topology.SlotCount, s.name))
 	}
 	for _, one := range s.servers {
+		for _, e := range one.refused {
+			if e.Code == "CLUSTERDOWN" {
+				all = append(all, found("cluster-down", Fatal, one.subject, "look at CLUSTER NODES there (redis-cli --cluster fix)", "it answers for no keys: %v", e))
+				break
+			}
+		}
 		if len(one.open) == 0 {
 			continue
 		}
@@ -227,17 +235,18 @@ func (p *Pair) judgeDisk(goesOn bool) []Finding {
 	case p.disk.err != nil:
 		return []Finding{found("state-dir-unusable", Fatal, subject, "choose another --state-dir, or none to keep everything in memory", "%v", p.disk.err)}
 	}
-	room, need, written := SpoolRoom(p.disk.free), int64(0), 0.0
+	room, most := SpoolRoom(p.disk.free), SpoolRoom(math.MaxInt64)
 	if p.cfg.SpoolMax > 0 {
-		room = min(p.cfg.SpoolMax, p.disk.free)
+		room, most = p.disk.free, p.cfg.SpoolMax
 	}
+	need, written := int64(0), 0.0
 	if !goesOn {
 		need = p.data()
 	}
 	for _, s := range p.source.servers {
 		written += s.written
 	}
-	need += int64(written * p.copyTime().Seconds())
+	need = min(need+int64(written*p.copyTime().Seconds()), most) // it takes no more, whatever there is
 	var text string
 	switch {
 	case room < need:
@@ -260,7 +269,7 @@ const skewed = time.Second
 func (p *Pair) judgeClocks() (all []Finding) {
 	for _, side := range p.sides() {
 		for _, s := range side.servers {
-			if s.timed && s.ahead.Abs() > skewed {
+			if s.timed && s.ahead.Abs()-s.unsure > skewed {
 				way := "ahead of"
 				if s.ahead < 0 {
 					way = "behind"
@@ -314,7 +323,7 @@ func (p *Pair) unknown() (all []Finding) {
 				all = append(all, found(id, Info, subject, "let the user run it for keyhaul check ("+rule+"), or look yourself", "%s", format))
 			}
 		}
-		add("unknown-config", "+config|get", "its settings cannot be read: "+strings.Join(settings, ", "), func(s *server) bool { return s.noConfig })
+		add("unknown-config", "+config|get", "its settings cannot be read: "+strings.Join(settings[side.name], ", "), func(s *server) bool { return s.noConfig })
 		add("unknown-slots", "+cluster|nodes", "whether slots are being moved cannot be read", func(s *server) bool { return s.noSlots })
 		add("unknown-types", "+scan +type +select", "the types of its keys cannot be looked at", func(s *server) bool { return s.noTypes })
 		add("unknown-commands", "+command|info, at both ends", "whether it has all commands of modules that the source's clients run cannot be asked", func(s *server) bool { return s.noCommands })
@@ -332,6 +341,6 @@ func (p *Pair) estimate() []Finding {
 		keys += s.node.Keys()
 	}
 	about := cmp.Or(p.copyTime(), time.Second)
-	return []Finding{found("estimate", Info, "source "+p.source.dialer.Endpoint.String(), "", "%d keys, about %s in memory; its snapshot takes about %s",
-		keys, size(p.data()), roughly(max(about, time.Second)))}
+	return []Finding{found("estimate", Info, "source "+p.source.dialer.Endpoint.String(), "", "%d keys, about %s in memory; its snapshot takes about %s; this machine has %d CPUs",
+		keys, size(p.data()), roughly(max(about, time.Second)), runtime.NumCPU())}
 }

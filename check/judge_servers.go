@@ -213,9 +213,6 @@ func (p *Pair) judgeWrites(s *server) (all []Finding) {
 		add("min-replicas-unmet", Fatal, "bring its replicas back, or lower min-replicas-to-write on the target",
 			"it takes no writes: min-replicas-to-write is %s, and %d replicas keep up", s.config["min-replicas-to-write"], good)
 	}
-	if e := said["CLUSTERDOWN"]; e != nil {
-		add("cluster-down", Fatal, "look at CLUSTER NODES on the target (redis-cli --cluster fix)", "it takes no writes: %v", e)
-	}
 	if n := s.node.Replicas; n < p.cfg.WaitReplicas {
 		add("replicas-missing", Warn, "bring its replicas back, or lower --wait-replicas",
 			"a node of the target has %d replicas, and --wait-replicas asks for %d: nothing counts as applied there until it has them", n, p.cfg.WaitReplicas)

@@ -19,6 +19,7 @@ type server struct {
 	calls         map[string]int64 // of commands since its start, in lower case; a subcommand as "xgroup|create"
 	at            time.Time        // of info, by our clock
 	ahead         time.Duration    // its clock before ours
+	unsure        time.Duration    // by how much that may be wrong
 	timed         bool             // it tells its clock
 	written       float64          // bytes of replication stream a second
 	measured      bool
@@ -79,8 +80,8 @@ func callsOf(text string) map[string]int64 {
 func (s *server) answered(began time.Time) {
 	micros := s.number("server_time_usec")
 	if s.timed = micros > 0; s.timed {
-		between := began.Add(s.at.Sub(began) / 2)
-		s.ahead = time.UnixMicro(micros).Sub(between)
+		s.unsure = s.at.Sub(began) / 2
+		s.ahead = time.UnixMicro(micros).Sub(began.Add(s.unsure))
 	}
 }
 
@@ -161,9 +162,9 @@ func (s *server) ask(ctx context.Context, of *side, cfg Config) {
 }
 
 // settings are those that are looked at.
-var settings = []string{
-	"client-output-buffer-limit", "repl-timeout", "repl-ping-replica-period", "timeout", "min-replicas-to-write",
-	"maxclients", "stop-writes-on-bgsave-error",
+var settings = map[string][]string{
+	"source": {"client-output-buffer-limit", "repl-timeout", "repl-ping-replica-period", "maxclients"},
+	"target": {"timeout", "min-replicas-to-write", "maxclients"},
 }
 
 // describe asks for settings, modules and slots.
@@ -172,7 +173,7 @@ func (s *server) describe(ctx context.Context, c *resp.Conn, of *side) error {
 	if of.cluster {
 		calls = append(calls, []string{"CLUSTER", "NODES"})
 	}
-	for _, name := range settings {
+	for _, name := range settings[of.name] {
 		calls = append(calls, []string{"CONFIG", "GET", name})
 	}
 	replies, err := c.DoAll(ctx, questionTimeout, calls...)
@@ -190,7 +191,7 @@ func (s *server) describe(ctx context.Context, c *resp.Conn, of *side) error {
 		replies = replies[1:]
 	}
 	s.config = map[string]string{}
-	for i, name := range settings {
+	for i, name := range settings[of.name] {
 		if len(replies[i].Array) == 2 {
 			s.config[name] = replies[i].Array[1].Text
 		}

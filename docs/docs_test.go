@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/keyhaul/keyhaul/check"
 )
 
 func read(t *testing.T, path string) string {
@@ -161,6 +163,24 @@ func TestEveryExitCodeIsDocumented(t *testing.T) {
 			if !strings.Contains(text, "\n| "+code[1]+" | ") {
 				t.Errorf("exit code %s is not in %s", code[1], file)
 			}
+		}
+	}
+}
+
+func TestEveryFindingIsDocumented(t *testing.T) {
+	documented := map[string][2]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\| ([a-z, ]+) \\| ([a-z– ]+) \\| ").FindAllStringSubmatch(read(t, "check.md"), -1) {
+		documented[m[1]] = [2]string{m[2], m[3]}
+	}
+	known := check.Kinds()
+	for id, how := range known {
+		if documented[id] != how {
+			t.Errorf("%s is %q, and in check.md %q", id, how, documented[id])
+		}
+	}
+	for id := range documented {
+		if _, ok := known[id]; !ok {
+			t.Errorf("check.md has %s, which is no finding", id)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +101,20 @@ func TestCheckSays(t *testing.T) {
 		t.Errorf("there are %d keys", n)
 	}
 	if n := source.FullSyncs(); n != 0 {
+		t.Errorf("%d full syncs", n)
+	}
+}
+
+// TestCheckBesideASync: what a haul has done itself is no cause for anything, but that it runs.
+func TestCheckBesideASync(t *testing.T) {
+	t.Parallel()
+	source, target := pair(t)
+	fill(t, source, 1000)
+	start(t, between(source, target)...).streaming()
+	if got := grave(examined(t, brief, between(source, target)...)); !slices.Equal(got, []string{"haul-running"}) {
+		t.Errorf("found %v", got)
+	}
+	if n := source.FullSyncs(); n != 1 {
 		t.Errorf("%d full syncs", n)
 	}
 }
