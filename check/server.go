@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -47,18 +48,22 @@ type server struct {
 	findings []Finding
 }
 
-// inform reads INFO. A server without it is known by nothing.
+// inform reads INFO. A server without it, a proxy perhaps, is known by nothing.
 func (s *server) inform(ctx context.Context, c *resp.Conn) error {
-	if _, err := topology.Inspect(ctx, c); err != nil { // alone: who refuses it may close the connection
-		return err
-	}
-	replies, err := c.DoAll(ctx, questionTimeout, []string{"INFO"}, []string{"INFO", "commandstats"})
-	if err != nil {
-		return err
-	}
+	about, err := c.Do(ctx, questionTimeout, "INFO") // alone: who refuses it may close the connection
 	s.at = time.Now()
-	s.node, s.info = topology.ParseInfo(replies[0].Text), topology.InfoFields(replies[0].Text)
-	s.calls = callsOf(replies[1].Text)
+	if refused := (*resp.Error)(nil); err != nil && !(errors.As(err, &refused) && topology.Missing(refused)) {
+		return &topology.Error{Addr: s.addr, Op: "INFO", Err: err}
+	}
+	if err != nil {
+		return nil
+	}
+	s.node, s.info = topology.ParseInfo(about.Text), topology.InfoFields(about.Text)
+	stats, err := c.Do(ctx, questionTimeout, "INFO", "commandstats")
+	if err != nil {
+		return &topology.Error{Addr: s.addr, Op: "INFO", Err: err}
+	}
+	s.calls = callsOf(stats.Text)
 	return nil
 }
 
