@@ -146,17 +146,18 @@ func (p *Pair) related(a, b *server) (Finding, bool) {
 	const remedy = "check the two addresses: nothing was written"
 	with := b.subject
 	none := func(id string) bool { return strings.Trim(id, "0") == "" }
-	follows := func(x *server, of *side, y *server) bool {
-		return x.node.Role == "slave" && x.node.MasterPort == y.node.TCPPort && y.node.TCPPort > 0 && sameHost(x.node.MasterHost, of.host(y.addr))
+	follows := func(x, y *server) bool {
+		return x.node.Role == "slave" && x.node.MasterPort == y.node.TCPPort && y.node.TCPPort > 0 &&
+			slices.ContainsFunc(x.primary, func(host string) bool { return slices.Contains(y.hosts, host) })
 	}
 	switch {
 	case !none(a.node.RunID) && a.node.RunID == b.node.RunID:
 		return found("same-server", Fatal, with, remedy, "source and target (%s) are one server", b.addr), true
 	case !none(a.node.ReplID) && a.node.ReplID == b.node.ReplID:
 		return found("replicate-each-other", Fatal, with, remedy, "source and target (%s) are one server, or one replicates the other: they have one history", b.addr), true
-	case follows(a, p.target, b):
+	case follows(a, b):
 		return found("replicate-each-other", Fatal, with, remedy, "the source %s is a replica of the target (%s)", a.addr, b.addr), true
-	case follows(b, p.source, a):
+	case follows(b, a):
 		return found("replicate-each-other", Fatal, with, remedy, "the target %s is a replica of the source (%s)", b.addr, a.addr), true
 	}
 	return Finding{}, false

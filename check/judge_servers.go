@@ -3,7 +3,6 @@ package check
 import (
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,16 +16,6 @@ func codeOf(err error) string {
 		return e.Code
 	}
 	return ""
-}
-
-// sameHost tells whether two names of hosts, as two servers or people give them, lead to one address.
-func sameHost(a, b string) bool {
-	if a == b {
-		return true
-	}
-	addrs, err := net.LookupHost(a)
-	others, err2 := net.LookupHost(b)
-	return err == nil && err2 == nil && slices.ContainsFunc(addrs, func(addr string) bool { return slices.Contains(others, addr) })
 }
 
 // judgeSource judges a server that is read from.

@@ -84,21 +84,24 @@ func TestThresholds(t *testing.T) {
 		"disk for it":       {data: 100 * mib, set: func(p *Pair) { p.disk.free = 200 * mib }},
 		"disk too small":    {data: 200 * mib, set: func(p *Pair) { p.disk.free = 200 * mib }, want: []string{"state-disk-small"}},
 		"no disk":           {set: func(p *Pair) { p.disk.free = mib }, want: []string{"state-disk-small"}},
-		"bounded":           {data: 200 * mib, set: func(p *Pair) { p.cfg.SpoolMax, p.disk.free = 64 * mib, 100 * mib }},
-		"bound beyond disk": {set: func(p *Pair) { p.cfg.SpoolMax, p.disk.free = 500 * mib, 400 * mib }, want: []string{"state-disk-small"}},
+		"bounded":           {data: 200 * mib, set: func(p *Pair) { p.cfg.SpoolMax, p.disk.free = 64*mib, 100*mib }},
+		"bound beyond disk": {set: func(p *Pair) { p.cfg.SpoolMax, p.disk.free = 500*mib, 400*mib }, want: []string{"state-disk-small"}},
 		"no state":          {data: 200 * mib, set: func(p *Pair) { p.disk.free, p.cfg.StateDir = 0, "" }},
 		"not writable":      {set: func(p *Pair) { p.disk.err = fs.ErrPermission }, want: []string{"state-dir-unusable"}},
 
-		"clocks":           {set: func(p *Pair) { p.target.servers[0].ahead = -900 * time.Millisecond }},
-		"clock behind":     {set: func(p *Pair) { p.target.servers[0].ahead = -1100 * time.Millisecond }, want: []string{"clock-skew"}},
-		"clock, far away":  {set: func(p *Pair) { p.source.servers[0].ahead, p.source.servers[0].unsure = 1100*time.Millisecond, 300*time.Millisecond }},
+		"clocks":       {set: func(p *Pair) { p.target.servers[0].ahead = -900 * time.Millisecond }},
+		"clock behind": {set: func(p *Pair) { p.target.servers[0].ahead = -1100 * time.Millisecond }, want: []string{"clock-skew"}},
+		"clock, far away": {set: func(p *Pair) {
+			p.source.servers[0].ahead, p.source.servers[0].unsure = 1100*time.Millisecond, 300*time.Millisecond
+		}},
 		"volatile, at all": {set: func(p *Pair) { p.target.servers[0].node.MaxMemoryPolicy = "volatile-ttl" }, want: []string{"eviction-policy"}},
 		"keys of its own":  {set: func(p *Pair) { p.target.servers[0].node.Keyspace[0] = 3 }},
 		"a key more":       {set: func(p *Pair) { p.target.servers[0].node.Keyspace[0] = 4 }, want: []string{"existing-keys"}},
 		"each other's replicas": {set: func(p *Pair) {
 			a, b := &p.source.servers[0].node, &p.target.servers[0].node
-			a.Role, a.MasterHost, a.MasterPort, b.TCPPort = "slave", "target", 6379, 6379
-			b.Role, b.MasterHost, b.MasterPort, a.TCPPort = "slave", "source", 6379, 6379
+			a.Role, a.MasterPort, b.TCPPort = "slave", 6379, 6379
+			b.Role, b.MasterPort, a.TCPPort = "slave", 6379, 6379
+			p.source.servers[0].primary, p.target.servers[0].hosts = []string{"10.0.0.2"}, []string{"::1", "10.0.0.2"}
 		}, want: []string{"replicate-each-other", "target-is-replica"}},
 		"no ids": {set: func(p *Pair) {
 			for _, s := range p.sides() {

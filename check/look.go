@@ -211,11 +211,19 @@ func (s *server) find(id string, severity Severity, remedy, format string, args 
 	s.findings = append(s.findings, Finding{ID: id, Severity: severity, Subject: s.subject, Remedy: remedy, Evidence: fmt.Sprintf(format, args...)})
 }
 
-// host is the machine of an address, as it is dialled.
-func (s *side) host(addr string) string {
-	host, _, err := net.SplitHostPort(s.dialer.Resolve(addr))
-	if err != nil {
-		return ""
+// addresses are those of a server's machine, and of its primary's if it has one: by them two servers are known to be one.
+func (s *server) addresses(ctx context.Context, of *side) {
+	look := func(host string) []string {
+		addrs, err := net.DefaultResolver.LookupHost(ctx, host)
+		if err != nil {
+			return []string{host}
+		}
+		return addrs
 	}
-	return host
+	if host, _, err := net.SplitHostPort(of.dialer.Resolve(s.addr)); err == nil {
+		s.hosts = look(host)
+	}
+	if s.node.MasterHost != "" {
+		s.primary = look(s.node.MasterHost)
+	}
 }

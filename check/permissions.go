@@ -114,8 +114,16 @@ func (p *Pair) kindNeeds(s *server, key string) (needs []need) {
 // writeNeeds try commands that write, each in a way that does nothing to a key that is not there.
 func writeNeeds(key string) []need {
 	calls := [][]string{
-		{"SET", key, "", "XX"}, {"DEL", key}, {"UNLINK", key}, {"PEXPIREAT", key, "1"}, {"RESTORE", key, "0", ""},
-		{"RPUSHX", key, ""}, {"SREM", key, ""}, {"ZREM", key, ""}, {"HDEL", key, ""}, {"XTRIM", key, "MAXLEN", "0"},
+		{"SET", key, "", "XX"},
+		{"DEL", key},
+		{"UNLINK", key},
+		{"PEXPIREAT", key, "1"},
+		{"RESTORE", key, "0", ""},
+		{"RPUSHX", key, ""},
+		{"SREM", key, ""},
+		{"ZREM", key, ""},
+		{"HDEL", key, ""},
+		{"XTRIM", key, "MAXLEN", "0"},
 	}
 	needs := make([]need, len(calls))
 	for i, call := range calls {
@@ -126,8 +134,19 @@ func writeNeeds(key string) []need {
 
 // dryRuns are commands of +@write that only ACL DRYRUN can try.
 var dryRuns = [][]string{
-	{"RPUSH", "", ""}, {"SADD", "", ""}, {"ZADD", "", "1", ""}, {"HSET", "", "", ""}, {"XADD", "", "*", "", ""}, {"XGROUP", "CREATE", "", "", "0"},
-	{"RENAME", "", ""}, {"INCR", ""}, {"FLUSHALL"}, {"FLUSHDB"}, {"SWAPDB", "0", "1"}, {"FUNCTION", "LOAD", ""}, {"FUNCTION", "DELETE", ""},
+	{"RPUSH", "", ""},
+	{"SADD", "", ""},
+	{"ZADD", "", "1", ""},
+	{"HSET", "", "", ""},
+	{"XADD", "", "*", "", ""},
+	{"XGROUP", "CREATE", "", "", "0"},
+	{"RENAME", "", ""},
+	{"INCR", ""},
+	{"FLUSHALL"},
+	{"FLUSHDB"},
+	{"SWAPDB", "0", "1"},
+	{"FUNCTION", "LOAD", ""},
+	{"FUNCTION", "DELETE", ""},
 }
 
 // since tells whether a server is of a release of Redis, or later; a server that does not say so is.

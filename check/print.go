@@ -10,13 +10,16 @@ import (
 
 // Table writes findings for people.
 func Table(out io.Writer, all []Finding) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	var b strings.Builder
 	for _, f := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Severity, f.ID, f.Subject)
-		fmt.Fprintf(w, "\t\t%s\n", oneLine(f.Evidence))
+		fmt.Fprintf(&b, "%s\t%s\t%s\n\t\t%s\n", f.Severity, f.ID, f.Subject, oneLine(f.Evidence))
 		if f.Remedy != "" {
-			fmt.Fprintf(w, "\t\tWhat to do: %s.\n", oneLine(f.Remedy))
+			fmt.Fprintf(&b, "\t\tWhat to do: %s.\n", oneLine(f.Remedy))
 		}
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return err
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -15,6 +15,8 @@ import (
 // server is one server that is read from or written to, and what it said.
 type server struct {
 	addr, subject string
+	hosts         []string // addresses of its machine
+	primary       []string // and of the machine of its primary, if it is a replica
 	node          topology.Node
 	info          map[string]string
 	calls         map[string]int64 // of commands since its start, in lower case; a subcommand as "xgroup|create"
@@ -155,6 +157,7 @@ func (s *server) ask(ctx context.Context, of *side, cfg Config) {
 		return
 	}
 	defer c.Close() //nolint:errcheck // only asked
+	s.addresses(ctx, of)
 	if err := s.describe(ctx, c, of); err != nil {
 		s.findings = append(s.findings, of.reach(s.addr, err))
 		return

@@ -155,6 +155,8 @@ func (e *ends) mayBegin(a *app, pair *check.Pair, st *checkpoint.State) error {
 	if err := refusal(all, st.Found); err != nil {
 		return err
 	}
-	a.tell(all)
+	if !a.finishing {
+		a.tell(all)
+	}
 	return nil
 }

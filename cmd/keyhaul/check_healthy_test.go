@@ -123,11 +123,13 @@ func TestCheckBesideASync(t *testing.T) {
 func TestCheckIsQuick(t *testing.T) {
 	source, target := pair(t)
 	fill(t, source, 10_000)
-	began := time.Now()
-	start(t, between(source, target, "--dry-run")...).exit(haul.ExitDone)
-	whole := time.Since(began)
-	t.Logf("a dry run takes %v", whole)
-	if limit := 2 * time.Second; whole > limit {
-		t.Errorf("a dry run takes %v, more than %v", whole, limit)
+	least := time.Hour
+	for range 5 { // the machine is shared
+		began := time.Now()
+		examined(t, sampleAtStart, between(source, target)...)
+		least = min(least, time.Since(began))
+	}
+	if limit := 100 * time.Millisecond; least > limit {
+		t.Errorf("it takes %v, more than %v", least, limit)
 	}
 }

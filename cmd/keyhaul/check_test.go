@@ -140,7 +140,7 @@ var plantedOnes = map[string]planted{
 	"timeouts": {
 		ids: []string{"client-timeout-short", "repl-timeout-short"}, severity: check.Warn, source: settingsOf("repl-timeout", "5"), target: settingsOf("timeout", "2"),
 	},
-	"maxclients": {ids: []string{"maxclients-low"}, severity: check.Warn, target: settingsOf("maxclients", "5")},
+	"maxclients":            {ids: []string{"maxclients-low"}, severity: check.Warn, target: settingsOf("maxclients", "5")},
 	"no disk at the target": {ids: []string{"persistence-failing"}, severity: check.Fatal, target: settingsOf("save", "3600 1"), prepare: breakSaves},
 	"a source cut off": {ids: []string{"source-cut-off"}, severity: check.Warn, prepare: func(t *testing.T, s *site) {
 		_, port, _ := net.SplitHostPort(closedPort(t))

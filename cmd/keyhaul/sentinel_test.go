@@ -3,9 +3,11 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/keyhaul/keyhaul/check"
 	"github.com/keyhaul/keyhaul/haul"
 	rt "github.com/keyhaul/keyhaul/internal/redistest"
 )
@@ -31,6 +33,10 @@ func TestSentinels(t *testing.T) {
 	}
 	start(t, args...).exit(haul.ExitDone)
 	equal(t, source.Endpoint(), target.Endpoint())
+	all := examined(t, brief, args...)
+	if got := grave(all); !slices.Equal(got, []string{"certificate-expiring"}) || !slices.ContainsFunc(all, func(f check.Finding) bool { return f.ID == "sentinel-lists-keyhaul" }) {
+		t.Errorf("found %+v", all)
+	}
 
 	closed := "redis+sentinel://" + closedPort(t) + "," + closedPort(t) + "/" + rt.SentinelName
 	for name, c := range map[string]struct {
