@@ -52,7 +52,7 @@ var kinds = map[string]kind{
 	"loading":                {"warn", waits},
 	"missing-permissions":    {"fatal", begins},
 	"lesser-permissions":     {"warn", begins},
-	"psync-refused":          {"fatal", refuses},
+	"psync-refused":          {"fatal", begins},
 	"source-cut-off":         {"warn", waits},
 	"same-server":            {"fatal", refuses},
 	"replicate-each-other":   {"fatal", refuses},

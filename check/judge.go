@@ -220,7 +220,7 @@ func (s *side) judgeCluster() (all []Finding) {
 
 // judgeSentinels says what sentinels will make of keyhaul.
 func (s *side) judgeSentinels() []Finding {
-	if s.name != "source" || s.dialer.Endpoint.Sentinels == nil {
+	if s.name != "source" || s.dialer.Endpoint.Sentinels == nil && !slices.ContainsFunc(s.servers, func(one *server) bool { return one.watched }) {
 		return nil
 	}
 	return []Finding{found("sentinel-lists-keyhaul", Info, "source "+s.dialer.Endpoint.String(), "do not run FAILOVER without TO on the source; SENTINEL RESET afterwards forgets keyhaul",

@@ -30,7 +30,7 @@ func (p *Pair) judgeSource(s *server) (all []Finding) {
 	switch code := codeOf(s.psync); {
 	case s.psync == nil || strings.Contains(s.psync.Error(), "pending output") || strings.Contains(s.psync.Error(), "integer"):
 	case code == "NOPERM":
-		add("missing-permissions", Fatal, aclLine(p.source.dialer.Endpoint.Username, p.sourceNeeds(s)), "the user of the source may not run PSYNC")
+		add("psync-refused", Fatal, aclLine(p.source.dialer.Endpoint.Username, p.sourceNeeds(s)), "the user of the source may not run PSYNC: %v", s.psync)
 	case code == "NOMASTERLINK":
 		add("source-cut-off", Warn, "bring back its primary, or read from that", "it is a replica of %s:%d, and not in touch with it: it gives no stream",
 			s.node.MasterHost, s.node.MasterPort)

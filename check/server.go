@@ -33,6 +33,7 @@ type server struct {
 	slots    []topology.SlotRange
 	open     []uint16 // slots that are being moved
 	noSlots  bool     // it does not tell which are
+	watched  bool     // by sentinels
 	psync    error    // why it gives no stream; nil if it does
 	refused  map[string]*resp.Error
 	strange  []string // types in the sample that not every server has
@@ -177,7 +178,7 @@ var settings = map[string][]string{
 
 // describe asks for settings, modules and slots.
 func (s *server) describe(ctx context.Context, c *resp.Conn, of *side) error {
-	calls := [][]string{{"MODULE", "LIST"}}
+	calls := [][]string{{"MODULE", "LIST"}, {"CLIENT", "LIST"}}
 	if of.cluster {
 		calls = append(calls, []string{"CLUSTER", "NODES"})
 	}
@@ -191,7 +192,8 @@ func (s *server) describe(ctx context.Context, c *resp.Conn, of *side) error {
 	if replies[0].Err() == nil {
 		s.modules = moduleNames(replies[0])
 	}
-	replies = replies[1:]
+	s.watched = strings.Contains(replies[1].Text, " name=sentinel-")
+	replies = replies[2:]
 	if of.cluster {
 		if s.noSlots = replies[0].Err() != nil; !s.noSlots {
 			s.open = topology.OpenSlots(replies[0].Text)
@@ -263,9 +265,12 @@ func (s *server) measure(ctx context.Context, c *resp.Conn, sample time.Duration
 	}
 	if all > 0 {
 		in := float64(later.number("total_net_input_bytes") - s.number("total_net_input_bytes"))
-		s.written = in / seconds * float64(writes) / float64(all)
+		s.written = max(in*float64(writes)/float64(all), shortest*float64(writes)) / seconds
 	}
 }
+
+// shortest is how many bytes of the stream a command that writes takes at least: SET of one byte to a key of one.
+const shortest = 27
 
 // writesBy tells whether a command of INFO commandstats writes, as far as it is known.
 func writesBy(name string) bool {

@@ -82,7 +82,11 @@ var plantedOnes = map[string]planted{
 		ids: []string{"missing-permissions", "lesser-permissions"}, severity: check.Fatal, says: "+@write", target: rt.Options{Users: []string{"reader on >secret ~* +@all -@write -@pubsub"}},
 		args: []string{"--target-username", "reader", "--target-password", "secret"},
 	},
-	"PSYNC is renamed":   {ids: []string{"psync-refused"}, severity: check.Fatal, says: "PSYNC", source: settingsOf("rename-command PSYNC", "")},
+	"PSYNC is renamed": {ids: []string{"psync-refused"}, severity: check.Fatal, says: "PSYNC", source: settingsOf("rename-command PSYNC", "")},
+	"a user without PSYNC": {
+		ids: []string{"psync-refused"}, severity: check.Fatal, says: "+psync", source: rt.Options{Users: []string{"reader on >secret ~* +@all -psync"}},
+		args: []string{"--source-username", "reader", "--source-password", "secret"},
+	},
 	"a wrong password":   {ids: []string{"login-refused"}, severity: check.Fatal, source: secret("right"), args: []string{"--source-password", "wrong"}},
 	"no password":        {ids: []string{"login-refused"}, severity: check.Fatal, target: secret("right"), args: []string{"--target-password", ""}},
 	"nobody is there":    {ids: []string{"unreachable"}, severity: check.Fatal, says: "refused", prepare: func(_ *testing.T, s *site) { s.target.Stop() }},

@@ -37,6 +37,10 @@ func TestSentinels(t *testing.T) {
 	if got := grave(all); !slices.Equal(got, []string{"certificate-expiring"}) || !slices.ContainsFunc(all, func(f check.Finding) bool { return f.ID == "sentinel-lists-keyhaul" }) {
 		t.Errorf("found %+v", all)
 	}
+	all = examined(t, brief, between(source, target, "--target-tls-ca", target.TLS.CA)...)
+	if !slices.ContainsFunc(all, func(f check.Finding) bool { return f.ID == "sentinel-lists-keyhaul" }) {
+		t.Errorf("by its address: found %+v", all)
+	}
 
 	closed := "redis+sentinel://" + closedPort(t) + "," + closedPort(t) + "/" + rt.SentinelName
 	for name, c := range map[string]struct {
