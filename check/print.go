@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 )
 
-// Table writes findings for people.
+// Table writes findings for people, and the verdict behind them unless it is an error.
 func Table(out io.Writer, all []Finding) error {
 	var b strings.Builder
 	for _, f := range all {
@@ -23,6 +23,9 @@ func Table(out io.Writer, all []Finding) error {
 	}
 	if err := w.Flush(); err != nil {
 		return err
+	}
+	if Count(all, Fatal) > 0 { // the error of the command says so
+		return nil
 	}
 	_, err := fmt.Fprintln(out, Verdict(all))
 	return err
