@@ -72,7 +72,7 @@ func (p *Pair) lacksTypes(t *server) (lacks []string) {
 		lacks = append(lacks, fmt.Sprintf("functions (%d libraries)", libraries))
 	}
 	if n := types["vectorset"]; n > 0 && !to.VectorSets() {
-		lacks = append(lacks, fmt.Sprintf("vector sets (%d of %d keys that were looked at)", n, sampled))
+		lacks = append(lacks, fmt.Sprintf("module for values of type \"vectorset\" (%d of %d keys that were looked at)", n, sampled))
 	}
 	if n := types["array"]; n > 0 && !to.Arrays() {
 		lacks = append(lacks, fmt.Sprintf("arrays (%d of %d keys that were looked at)", n, sampled))

@@ -26,7 +26,7 @@ func TestModuleValues(t *testing.T) {
 			has := to == "redis-8.0"
 			if !has {
 				p := start(t, between(source, target, "--until", "caught-up")...)
-				p.exit(haul.ExitRefused, "vector sets")
+				p.exit(haul.ExitRefused, `module for values of type "vectorset"`)
 				if n := target.MustDo("DBSIZE").Int; n != 0 {
 					t.Errorf("%d keys were written", n)
 				}
