@@ -250,10 +250,11 @@ func (s *server) judgeNeeds(user, end string, needs []need, denied []string) {
 	}
 }
 
-// aclLine is what gives a user everything that is needed.
+// aclLine is what gives a user everything that is needed. Names of users are not shown: USER stands for them.
 func aclLine(user string, needs []need) string {
+	name := "USER"
 	if user == "" {
-		user = "default"
+		name = "default"
 	}
 	var rules []string
 	for _, n := range needs {
@@ -261,7 +262,7 @@ func aclLine(user string, needs []need) string {
 			rules = append(rules, n.rules)
 		}
 	}
-	return "ACL SETUSER " + user + " " + strings.Join(unique(rules), " ")
+	return "ACL SETUSER " + name + " " + strings.Join(unique(rules), " ")
 }
 
 // unique leaves out what is there twice.
