@@ -40,8 +40,8 @@ func (c *conn) kill(ctx context.Context, match func(id int64, name string) bool)
 		return 0, err
 	}
 	var b batch
-	for id, name := range clients {
-		if match(id, name) {
+	for id, x := range clients {
+		if match(id, x.name) {
 			b.add("CLIENT", "KILL", "ID", strconv.FormatInt(id, 10))
 		}
 	}
@@ -51,25 +51,30 @@ func (c *conn) kill(ctx context.Context, match func(id int64, name string) bool)
 	return b.n, nil
 }
 
-// clients returns the names of the server's connections by their ids.
-func (c *conn) clients(ctx context.Context) (map[int64]string, error) {
+// client is a connection that a server lists.
+type client struct{ name, addr string }
+
+// clients returns the server's connections by their ids.
+func (c *conn) clients(ctx context.Context) (map[int64]client, error) {
 	r, err := c.do(ctx, "CLIENT", "LIST")
 	if err != nil {
 		return nil, err
 	}
-	clients := map[int64]string{}
+	clients := map[int64]client{}
 	for line := range strings.Lines(r.Text) {
 		var id int64
-		var name string
+		var x client
 		for field := range strings.FieldsSeq(line) {
 			if text, ok := strings.CutPrefix(field, "id="); ok {
 				id, _ = strconv.ParseInt(text, 10, 64)
 			} else if text, ok := strings.CutPrefix(field, "name="); ok {
-				name = text
+				x.name = text
+			} else if text, ok := strings.CutPrefix(field, "addr="); ok {
+				x.addr = text
 			}
 		}
 		if id > 0 {
-			clients[id] = name
+			clients[id] = x
 		}
 	}
 	return clients, nil
@@ -153,31 +158,32 @@ func (s *Store) evictOthers(ctx context.Context, worker string) (allowed bool, e
 	return true, nil
 }
 
-// connected tells whether a worker has a connection to any node. known is false where the target's servers do not say.
-func (s *Store) connected(ctx context.Context, worker string) (connected, known bool, err error) {
+// connected returns where a worker is connected to any node from; empty if it is not. known is false where the target's
+// servers do not say.
+func (s *Store) connected(ctx context.Context, worker string) (from string, known bool, err error) {
 	l, err := s.look(ctx, true)
 	if err != nil {
-		return false, true, err
+		return "", true, err
 	}
 	for _, addr := range l.all() {
-		var clients map[int64]string
+		var clients map[int64]client
 		err := s.fresh(ctx, addr, false, func(c *conn) (err error) {
 			clients, err = c.clients(ctx)
 			return err
 		})
 		if unavailable(err) {
-			return false, false, nil
+			return "", false, nil
 		}
 		if err != nil {
-			return false, true, err
+			return "", true, err
 		}
-		for _, name := range clients {
-			if isOf(s.workerName(worker), name) {
-				return true, true, nil
+		for _, x := range clients {
+			if isOf(s.workerName(worker), x.name) {
+				return x.addr, true, nil
 			}
 		}
 	}
-	return false, true, nil
+	return "", true, nil
 }
 
 // unavailable tells whether a server does not have a command or does not let us use it.

@@ -51,7 +51,7 @@ func (l *Lease) Acquire(ctx context.Context, wait bool, held func(worker string)
 			if w.see(other.claim) {
 				if !wait {
 					return haul.Errorf(haul.ExitHeld, "stop that worker first, or let this one wait for it",
-						"haul %q is being worked on by worker %s", l.store.cfg.Name, other.worker)
+						"haul %q is being worked on by worker %s%s", l.store.cfg.Name, other.worker, l.where(ctx, other.worker))
 				}
 				if !w.told && held != nil {
 					held(other.worker)
@@ -75,6 +75,14 @@ func (l *Lease) Acquire(ctx context.Context, wait bool, held func(worker string)
 			return fmt.Errorf("acquire the lease: %w", err)
 		}
 	}
+}
+
+// where says from where a worker is connected, if that can be known.
+func (l *Lease) where(ctx context.Context, worker string) string {
+	if from, _, err := l.store.connected(ctx, worker); err == nil && from != "" {
+		return ", which is connected to the target from " + from
+	}
+	return ""
 }
 
 // secondLook is when a holder is looked for again that had no connection: after the first pauses of a worker whose
@@ -104,9 +112,9 @@ func (l *Lease) abandoned(ctx context.Context, w *watch) bool {
 		return false
 	}
 	asking := time.Now()
-	connected, known, err := l.store.connected(ctx, w.worker)
+	from, known, err := l.store.connected(ctx, w.worker)
 	w.asked, w.blind = time.Now(), !known
-	if err != nil || connected || !known {
+	if err != nil || from != "" || !known {
 		w.alone = time.Time{}
 		return false
 	}

@@ -21,10 +21,11 @@ type Batch struct {
 	Args     []Span
 	Extra    []byte // decoded names that the buffer does not have
 
-	Snapshot bool     // entries of the snapshot; End.Offset then counts bytes of the RDB
-	Format   Format   // of that snapshot
-	Own      bool     // entries that the writer has made: see NewOwn
-	End      Position // where the link stands once the whole batch is applied
+	Snapshot bool                           // entries of the snapshot; End.Offset then counts bytes of the RDB
+	Format   Format                         // of that snapshot
+	Own      bool                           // entries that the writer has made: see NewOwn
+	Refused  func(entry uint32, why string) // of one of the writer's own: hears of an entry that the target refuses for what it is; nil if that is treated as any other
+	End      Position                       // where the link stands once the whole batch is applied
 
 	// Received tells when the byte of the stream at an offset was received, to a tenth of a second; zero if that is not
 	// known. A stream's batch has it: times to live of older sources count from then.

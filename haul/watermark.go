@@ -25,6 +25,7 @@ type ticket struct {
 	entries  int64
 	read     time.Time
 	snapshot bool
+	own      bool // of no batch: see Hold
 	done     bool
 	passed   bool // and all before it are done
 }
@@ -65,6 +66,9 @@ func (w *Watermark) complete(t *ticket) {
 }
 
 func (w *Watermark) advance(t *ticket) {
+	if t.own {
+		return
+	}
 	if t.snapshot {
 		w.snapshot = t.end.Offset
 		w.keys += t.entries
@@ -150,6 +154,14 @@ func (w *Watermark) Sent() <-chan struct{} {
 		w.waiters = append(w.waiters, waiter{last: w.queue[len(w.queue)-1], ready: ready})
 	}
 	return ready
+}
+
+// Hold keeps the watermark from passing what was sent up to now, until release is called: beside that, something of the
+// writer's own is on its way.
+func (w *Watermark) Hold() (release func()) {
+	t := &ticket{own: true, read: time.Now()}
+	w.add(t)
+	return func() { w.complete(t) }
 }
 
 // Drain waits until nothing that was sent is outstanding.

@@ -49,18 +49,23 @@ func (k *KeyReader) ReadKeys(ctx context.Context, from int64, keys []haul.KeyNam
 }
 
 func (k *KeyReader) read(ctx context.Context, from int64, keys []haul.KeyName) ([]haul.Value, int64, error) {
-	if err := k.open(ctx); err != nil {
-		return nil, 0, notYetRead(err)
-	}
-	replies, err := k.ask(ctx, k.questions(keys))
-	if err != nil {
-		return nil, 0, notYetRead(err)
-	}
-	values, node, err := k.parse(keys, replies)
+	values, node, err := k.readNode(ctx, keys)
 	if err != nil {
 		return nil, 0, err
 	}
 	return values, node.MasterReplOffset, k.p.ahead(node, from)
+}
+
+// readNode reads keys, and what the source says of itself at that moment.
+func (k *KeyReader) readNode(ctx context.Context, keys []haul.KeyName) ([]haul.Value, topology.Node, error) {
+	if err := k.open(ctx); err != nil {
+		return nil, topology.Node{}, notYetRead(err)
+	}
+	replies, err := k.ask(ctx, k.questions(keys))
+	if err != nil {
+		return nil, topology.Node{}, notYetRead(err)
+	}
+	return k.parse(keys, replies)
 }
 
 // SlotKeys returns the keys of a slot that the source has, all at one offset of the link's stream, which is not before
@@ -194,6 +199,24 @@ func (k *KeyReader) questions(keys []haul.KeyName) [][]string {
 
 // ask sends calls and returns the replies to those within the transaction. Of several refusals the first is the error.
 func (k *KeyReader) ask(ctx context.Context, calls [][]string) ([]resp.Reply, error) {
+	replies, err := k.send(ctx, calls)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range replies {
+		if err := r.Err(); err != nil {
+			return nil, err
+		}
+	}
+	last := replies[len(replies)-1]
+	if len(last.Array) != len(calls)-2 {
+		return nil, fmt.Errorf("EXEC: %d replies to %d commands", len(last.Array), len(calls)-2)
+	}
+	return last.Array, nil
+}
+
+// send sends calls and returns the replies.
+func (k *KeyReader) send(ctx context.Context, calls [][]string) ([]resp.Reply, error) {
 	var out []byte
 	for _, args := range calls {
 		out = resp.AppendCommand(out, args...)
@@ -206,22 +229,14 @@ func (k *KeyReader) ask(ctx context.Context, calls [][]string) ([]resp.Reply, er
 	if _, err := k.conn.Write(out); err != nil {
 		return nil, orCause(ctx, err)
 	}
-	var first error
-	var last resp.Reply
-	for range calls {
-		r, err := k.conn.ReadReply()
-		if err != nil {
+	replies := make([]resp.Reply, len(calls))
+	for i := range replies {
+		var err error
+		if replies[i], err = k.conn.ReadReply(); err != nil {
 			return nil, orCause(ctx, err)
 		}
-		if first == nil {
-			first = r.Err()
-		}
-		last = r
 	}
-	if first == nil && len(last.Array) != len(calls)-2 {
-		first = fmt.Errorf("EXEC: %d replies to %d commands", len(last.Array), len(calls)-2)
-	}
-	return last.Array, first
+	return replies, nil
 }
 
 // parse reads what EXEC has answered.
@@ -281,12 +296,21 @@ func restamp(payload string, valkey bool) string {
 func (p *PSYNC) ahead(node topology.Node, from int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := p.follows(node, from); err != nil {
+		return err
+	}
+	p.highest = max(p.highest, node.MasterReplOffset)
+	return nil
+}
+
+// follows fails while the source's offset is not one of this link's history that is not before from. The link must be
+// locked.
+func (p *PSYNC) follows(node topology.Node, from int64) error {
 	switch {
 	case node.ReplID != p.lineage.ReplID:
 		return fmt.Errorf("%w: the source has replication id %s, and the link follows %s", errNotNow, node.ReplID, p.lineage.ReplID)
 	case node.MasterReplOffset < from:
 		return fmt.Errorf("%w: the source is at offset %d, and %d was read", errNotNow, node.MasterReplOffset, from)
 	}
-	p.highest = max(p.highest, node.MasterReplOffset)
 	return nil
 }

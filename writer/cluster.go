@@ -315,7 +315,7 @@ func (c *cluster) oneAgain(it item) {
 		return
 	}
 	it.slot = it.slotOf()
-	if !it.batch.Snapshot && !it.batch.Own && c.d.isApplied(it.slot, it.entry()) {
+	if c.d.isThere(it.slot, it) {
 		c.owner[it.slot].complete(it.batch, 1)
 		return
 	}

@@ -73,6 +73,7 @@ type dispatcher struct {
 	moved       bool        // slots have moved to other lanes since then
 
 	settler
+	repairs  repairs
 	rewriter *rewriter
 
 	mu      sync.Mutex
@@ -111,6 +112,7 @@ func newDispatcher(cfg Config) *dispatcher {
 		applied: cfg.Applied,
 
 		settler: newSettler(cfg.Shard),
+		repairs: newRepairs(),
 	}
 	d.rewriter = newRewriter(d)
 	for _, id := range cfg.RunIDs {
@@ -147,6 +149,7 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	defer d.errlog.close()
 	defer d.lacked.close()
 	defer d.endSettling()
+	defer d.endRepairs()
 	if d.cfg.Source != nil {
 		defer d.cfg.Source.Close()
 	}
@@ -164,7 +167,7 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 	defer tick.Stop()
 	for {
 		select {
-		case b, ok := <-in.Batches():
+		case b, ok := <-d.incoming(in):
 			if !ok {
 				if err := d.drain(ctx); err != nil {
 					return err
@@ -187,12 +190,16 @@ func (d *dispatcher) Run(ctx context.Context, in *haul.Channel) error {
 			if err := call(ctx); err != nil {
 				return err
 			}
+		case call := <-d.repairs.calls:
+			call(ctx)
 		case <-d.fewer:
 			if err := d.settleOn(ctx); err != nil {
 				return err
 			}
 		case <-d.polling():
 			d.caughtUp()
+		case <-d.repairPoll():
+			d.repairIfReached(ctx)
 		case <-tick.C:
 			d.route.tick()
 			d.mark(in.Watermark.Stream())
@@ -214,6 +221,8 @@ func (d *dispatcher) phase(b *haul.Batch) {
 	switch {
 	case b.Snapshot && d.applied != nil:
 		d.abandonAll()
+		d.endRepair(notNow("a new copy of the source is made"))
+		d.settler.at, d.upTo = haul.Position{}, 0
 		d.applied, d.resumed, d.markedAt = nil, 0, haul.Position{}
 		d.replayUntil.Store(0)
 		for _, l := range d.lanes {
@@ -227,9 +236,22 @@ func (d *dispatcher) phase(b *haul.Batch) {
 	}
 }
 
-// accept filters a batch and gives it to lanes.
+// accept filters a batch and gives it to lanes, with what is due to be repaired in its place.
 func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 	d.phase(b)
+	at, upTo := d.settler.at, d.upTo
+	if n := len(b.Entries); n > 0 && !b.Snapshot {
+		at, upTo = b.End, max(b.End.Offset, b.Entries[n-1].End)
+	}
+	err := d.send(ctx, b) // the batch may be gone then
+	d.settler.at, d.upTo = at, upTo
+	if err == nil {
+		d.repairIfReached(ctx)
+	}
+	return err
+}
+
+func (d *dispatcher) send(ctx context.Context, b *haul.Batch) error {
 	if d.cfg.Grace > 0 && d.cfg.PutOff.Known() {
 		putOff(b, d.cfg.PutOff, d.cfg.DBs)
 	}
@@ -241,7 +263,6 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 		if err := d.passOver(ctx, b); err != nil {
 			return err
 		}
-		defer d.behind(b)()
 	}
 	if b.Snapshot {
 		d.enc.setApart(b)
@@ -277,10 +298,23 @@ func (d *dispatcher) accept(ctx context.Context, b *haul.Batch) error {
 }
 
 func (d *dispatcher) dispatch(ctx context.Context, b *haul.Batch) error {
-	if d.cfg.Shard != nil && !b.Snapshot {
-		return d.dispatchShard(ctx, b)
+	from := 0
+	if i, due := d.repairWithin(b); due {
+		if err := d.dispatchPart(ctx, b, 0, i); err != nil {
+			return err
+		}
+		d.placeRepair(ctx, before(b, &b.Entries[i]))
+		from = i
 	}
-	return d.route.dispatch(ctx, b, 0, len(b.Entries))
+	return d.dispatchPart(ctx, b, from, len(b.Entries))
+}
+
+// dispatchPart gives the entries of a batch from one index to another to lanes.
+func (d *dispatcher) dispatchPart(ctx context.Context, b *haul.Batch, from, to int) error {
+	if d.cfg.Shard != nil && !b.Snapshot {
+		return d.dispatchShard(ctx, b, from, to)
+	}
+	return d.route.dispatch(ctx, b, from, to)
 }
 
 // drain waits until every lane is idle, mending what goes wrong meanwhile.

@@ -254,7 +254,7 @@ func (l *lane) refused(o *op, it item, e *resp.Error) {
 		l.again(o, it, &failure{addr: l.addr, act: act, err: e})
 		return
 	}
-	if l.d.existing(it, e) {
+	if l.d.existing(it, e) || told(it, e) {
 		return
 	}
 	switch l.d.cfg.OnError {

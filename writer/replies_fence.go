@@ -94,12 +94,14 @@ func (l *lane) aborted(b []byte) {
 	l.redirected(why.err)
 	var left item // is not sent again
 	if act == actData && why.it.batch != nil {
-		switch l.d.cfg.OnError {
-		case OnErrorSkip:
+		switch on := l.d.cfg.OnError; {
+		case told(why.it, why.err):
+			left, cause = why.it, nil
+		case on == OnErrorSkip:
 			if l.d.skip(why.it, why.err) {
 				left, cause = why.it, nil
 			}
-		case OnErrorHold:
+		case on == OnErrorHold:
 			cause.what = l.d.refusal(why.it, why.err)
 		default:
 			l.d.fatal(l.d.refusal(why.it, why.err))

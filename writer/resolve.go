@@ -176,7 +176,7 @@ func (f *frozenSlots) putOff(fs *frozenSlot, a answer, now time.Time) {
 func (f *frozenSlots) decide(it item, e *resp.Error) (done bool, err error) {
 	d := f.c.d
 	switch {
-	case d.replayed(it, e), d.existing(it, e):
+	case d.replayed(it, e), d.existing(it, e), told(it, e):
 		return true, nil
 	case d.cfg.OnError == OnErrorHold:
 		return false, nil

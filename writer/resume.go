@@ -39,6 +39,17 @@ func (d *dispatcher) isApplied(slot uint16, e *haul.Entry) bool {
 	return d.applied != nil && e.End <= d.applied[slot]
 }
 
+// isThere reports whether the fences say that the target has an item that is to be sent again. One of the writer's own
+// stands between two entries of the stream, and the fence that goes with it is that of the entry in front of it. So a fence
+// behind that tells that it is there, and that it must not come again behind what followed it. Until then it may come
+// again: nothing has followed.
+func (d *dispatcher) isThere(slot uint16, it item) bool {
+	if it.batch.Own {
+		return d.applied != nil && it.entry().End < d.applied[slot]
+	}
+	return !it.batch.Snapshot && d.isApplied(slot, it.entry())
+}
+
 // appliedTo is the offset up to which the target's fences say that it has the stream in a slot.
 func (d *dispatcher) appliedTo(slot uint16) int64 {
 	if d.applied == nil {
@@ -148,7 +159,7 @@ func (d *dispatcher) replayed(it item, e *resp.Error) bool {
 		d.count("done_by_other_link", 1)
 		return true
 	}
-	if it.batch.Snapshot || it.entry().End > d.replayUntil.Load() {
+	if it.batch.Snapshot || it.batch.Refused != nil || it.entry().End > d.replayUntil.Load() {
 		return false
 	}
 	typed := e.Code == "WRONGTYPE" || e.Code == "INVALIDOBJ"

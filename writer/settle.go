@@ -103,15 +103,6 @@ func (s *settler) polling() <-chan time.Time {
 	return s.poll.C
 }
 
-// behind returns what notes that a batch is dispatched, which may be gone by then.
-func (s *settler) behind(b *haul.Batch) func() {
-	if b.Snapshot || len(b.Entries) == 0 {
-		return func() {}
-	}
-	at, upTo := b.End, max(b.End.Offset, b.Entries[len(b.Entries)-1].End)
-	return func() { s.at, s.upTo = at, upTo }
-}
-
 // within reports whether the last entry was a piece of a transaction that goes on.
 func (s *settler) within() bool { return s.upTo > s.at.Offset }
 

@@ -175,11 +175,10 @@ func (d *dispatcher) shardSlots(b *haul.Batch, e *haul.Entry) ([]uint16, bool) {
 	return slots, err == nil
 }
 
-// dispatchShard gives the entries of a batch to lanes. What empties the shard is carried out in its turn: it concerns the
-// link's slots only.
-func (d *dispatcher) dispatchShard(ctx context.Context, b *haul.Batch) error {
-	from := 0
-	for i := range b.Entries {
+// dispatchShard is dispatchPart for a shard. What empties the shard is carried out in its turn: it concerns the link's
+// slots only.
+func (d *dispatcher) dispatchShard(ctx context.Context, b *haul.Batch, from, to int) error {
+	for i := from; i < to; i++ {
 		e := &b.Entries[i]
 		if e.Drop != haul.DropNone || e.Kind != haul.KindCommand || e.Big != nil || !b.Commands[e.First].Spec.Flushes() {
 			continue
@@ -195,7 +194,7 @@ func (d *dispatcher) dispatchShard(ctx context.Context, b *haul.Batch) error {
 			return err
 		}
 	}
-	return d.route.dispatch(ctx, b, from, len(b.Entries))
+	return d.route.dispatch(ctx, b, from, to)
 }
 
 // emptyShard carries out the source's FLUSHALL or FLUSHDB for the link's slots, when nothing of it is on its way.

@@ -59,9 +59,22 @@ func (d *dispatcher) existing(it item, e *resp.Error) bool {
 	return true
 }
 
+// told reports whether an entry that the target refuses for what it is is a key that is repaired: whoever has asked for
+// that hears of it, and nothing else comes of it.
+func told(it item, e *resp.Error) bool {
+	if it.batch.Refused == nil {
+		return false
+	}
+	it.batch.Refused(it.first, e.Text)
+	return true
+}
+
 // torn decides on a transaction in which a command has failed. The others are applied, and would be applied twice if it
 // were repeated: there is nothing to hold. It reports whether the entry is done with.
 func (d *dispatcher) torn(it item, e *resp.Error) bool {
+	if told(it, e) {
+		return true
+	}
 	if d.cfg.OnError == OnErrorSkip {
 		return d.skip(it, e)
 	}

@@ -130,7 +130,7 @@ func eachRun(b *haul.Batch, from, end int, f func(first, n uint32)) {
 func (s *standalone) again(items []item) {
 	left := items[:0]
 	for _, it := range items {
-		for ; it.n > 0 && s.d.applied != nil && !it.batch.Snapshot && !it.batch.Own && s.d.isApplied(0, it.entry()); it.n-- {
+		for ; it.n > 0 && s.d.isThere(0, it); it.n-- {
 			it.first++
 			s.d.lanes[0].complete(it.batch, 1)
 		}

@@ -39,6 +39,9 @@ func (d *dispatcher) lacks(x lacking) (treatment, error) {
 	if !d.refuses() {
 		return how, d.listLacking(x, how)
 	}
+	if x.batch.Refused != nil { // the target will say so
+		return leaveOut, nil
+	}
 	if d.cfg.OnError == OnErrorSkip {
 		d.skip(x.item, &resp.Error{Code: "ERR", Text: "ERR the target has no " + x.what})
 		return leaveOut, nil

@@ -50,12 +50,16 @@ func (a *app) serveHTTP(ctx context.Context) (webServer, error) {
 	if err != nil {
 		return webServer{}, haul.Errorf(haul.ExitUsage, "choose another --http address, or an empty one for none", "HTTP: %w", err)
 	}
-	if err := a.state.saveHTTPAddr(l.Addr().String()); err != nil {
+	token, err := a.state.makeToken()
+	if err == nil {
+		err = a.state.saveHTTPAddr(l.Addr().String())
+	}
+	if err != nil {
 		_ = l.Close()
 		return webServer{}, err
 	}
 	w := webServer{
-		server: &http.Server{Handler: a.monitor.handler(), ReadHeaderTimeout: 5 * time.Second},
+		server: &http.Server{Handler: a.monitor.handler(token), ReadHeaderTimeout: 5 * time.Second},
 		done:   make(chan struct{}),
 	}
 	go func() {
@@ -68,7 +72,8 @@ func (a *app) serveHTTP(ctx context.Context) (webServer, error) {
 	return w, nil
 }
 
-func (m *monitor) handler() http.Handler {
+// handler answers requests. Without a token none that changes anything is carried out.
+func (m *monitor) handler(token string) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics{m}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
@@ -78,6 +83,7 @@ func (m *monitor) handler() http.Handler {
 		e.SetIndent("", "  ")
 		_ = e.Encode(m.status())
 	})
+	mux.HandleFunc("POST "+repairPath, m.serveRepair(token))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {

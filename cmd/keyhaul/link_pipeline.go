@@ -40,7 +40,7 @@ func (l *link) pipeline(ctx context.Context, st *checkpoint.State) (*haul.Haul, 
 			return nil, nil, err
 		}
 		psync := reader.NewPSYNC(from)
-		h.Reader, to.Source = psync, psync.Keys()
+		h.Reader, to.Source, to.Values = psync, psync.Keys(), psync.Keys()
 	}
 	h.Writer = writer.New(to)
 	if l.shard != nil {

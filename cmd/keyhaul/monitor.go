@@ -107,6 +107,7 @@ func (m *monitor) forget(name string) {
 type slotsView interface {
 	unsettled() topology.SlotSet
 	slotsOf(link string) int
+	linkOf(slot uint16) (link string, ok bool)
 }
 
 // watchSlots has the status tell of slots, too.

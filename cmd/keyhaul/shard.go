@@ -224,6 +224,17 @@ func (s *shards) unsettled() (moving topology.SlotSet) {
 	return moving
 }
 
+// linkOf names the link that a slot belongs to, if it belongs to one.
+func (s *shards) linkOf(slot uint16) (name string, ok bool) {
+	number := s.slots.Owner(slot)
+	for _, l := range s.all() {
+		if l.number == number {
+			return l.name, true
+		}
+	}
+	return "", false
+}
+
 // slotsOf counts the slots of a link.
 func (s *shards) slotsOf(name string) int {
 	for _, l := range s.all() {

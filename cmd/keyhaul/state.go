@@ -18,7 +18,11 @@ type stateDir struct {
 	lock *os.File
 }
 
-const httpAddrFile = "http.addr"
+// Files in the folder that tell other commands how to ask this process.
+const (
+	httpAddrFile  = "http.addr"
+	httpTokenFile = "http.token"
+)
 
 // openState makes and locks <parent>/<name>.
 func openState(parent, name string) (stateDir, error) {

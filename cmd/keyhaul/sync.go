@@ -65,6 +65,7 @@ type app struct {
 	monitor  *monitor
 
 	finishing bool // this is keyhaul finish
+	repairing bool // a stopped haul is gone on with, for the time that keys are repaired
 }
 
 func newApp(cfg config) *app {
@@ -112,6 +113,7 @@ func (a *app) sync(ctx context.Context) (err error) {
 	defer a.state.close()
 	a.state.forgetHTTPAddr() // of a process that was killed
 	defer a.state.forgetHTTPAddr()
+	defer a.state.forgetToken()
 	server, err := a.serveHTTP(ctx)
 	if err != nil {
 		return err
@@ -177,7 +179,7 @@ func (a *app) haul(ctx context.Context) error {
 	if err := e.mayBegin(a, pair, st); err != nil {
 		return err
 	}
-	if a.finishing && (!st.Found || st.Record.Phase != checkpoint.PhaseStreaming) {
+	if (a.finishing || a.repairing) && (!st.Found || st.Record.Phase != checkpoint.PhaseStreaming) {
 		return haul.Errorf(haul.ExitRefused, "look at --name and --target; keyhaul sync makes the copy",
 			"the target has no complete copy of a haul %q", a.cfg.Name)
 	}
@@ -203,7 +205,7 @@ func (a *app) haul(ctx context.Context) error {
 		if !errors.Is(err, checkpoint.ErrTaken) {
 			return err
 		}
-		if a.cfg.OneShot() {
+		if !a.standsBy() {
 			return haul.Errorf(haul.ExitHeld, "stop one of the two", "another keyhaul has taken this haul over: %w", err)
 		}
 		a.log.Warn().Msg("another keyhaul has taken this haul over; this one stands by")
@@ -220,12 +222,15 @@ func (a *app) openStore(cluster bool, noTransactions error) {
 	a.lease = checkpoint.NewLease(checkpoint.LeaseConfig{Store: a.store, Worker: a.worker, Log: a.log})
 }
 
+// standsBy reports whether this process waits for its turn while another one runs the haul.
+func (a *app) standsBy() bool { return !a.cfg.OneShot() && !a.repairing }
+
 // acquire takes the lease. A daemon stands by as long as another one has it.
 func (a *app) acquire(ctx context.Context) error {
 	const who = "lease"
 	defer a.waits.Clear(who)
 	defer a.monitor.standby(false)
-	return a.lease.Acquire(ctx, !a.cfg.OneShot(), func(worker string) {
+	return a.lease.Acquire(ctx, a.standsBy(), func(worker string) {
 		a.monitor.standby(true)
 		a.waits.Set(who, "another keyhaul (worker "+worker+") runs this haul", "none needed: this one takes over when that one ends")
 		a.log.Info().Str("worker", worker).Msg("another keyhaul runs this haul; this one stands by")
