@@ -235,23 +235,6 @@ func (s *trial) repairAlways() (stop func()) {
 	}
 }
 
-// TestRepairFailover: a primary of the target is killed while keys are repaired.
-func TestRepairFailover(t *testing.T) {
-	t.Parallel()
-	s := newTrial(t, setup{cluster: true, replica: true, flags: goesOn})
-	s.startLoad()
-	s.start()
-	s.streaming()
-	s.plant()
-	stop := s.repairAlways()
-	pause(200*time.Millisecond, 400*time.Millisecond)
-	s.strike(s.whole.Primaries()[0].Kill)
-	s.moving(s.keyhaul)
-	stop()
-	s.repair()
-	s.equal(1)
-}
-
 // TestRepairStopped: a sync that is stopped is gone on with for as long as it takes.
 func TestRepairStopped(t *testing.T) {
 	t.Parallel()
