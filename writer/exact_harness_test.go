@@ -182,8 +182,14 @@ type counter struct {
 
 // send sends one more round.
 func (c *counter) send(r *rig) {
-	c.rounds++
 	b := r.batch(false)
+	c.round(b)
+	b.send()
+}
+
+// round adds one more round to a batch.
+func (c *counter) round(b *batch) {
+	c.rounds++
 	for k := range c.keys {
 		b.words(fmt.Sprintf("SET seen:{%d} %d", k, c.rounds))
 		b.words(fmt.Sprintf("INCR count:{%d}", k))
@@ -192,7 +198,6 @@ func (c *counter) send(r *rig) {
 			b.tx(0, fmt.Sprintf("APPEND text:{%d} %d,", k, c.rounds), fmt.Sprintf("INCRBY sum:{%d} %d", k, c.rounds))
 		}
 	}
-	b.send()
 }
 
 // check compares everything with what one delivery of each round leads to.
