@@ -65,6 +65,7 @@ type Config struct {
 	Lease          *checkpoint.Lease  // the right to write; nil: not asked for
 	Source         KeyReader          // reads what cannot be sent to a cluster as it is; nil: that is refused
 	Values         ValueReader        // reads keys that are to be repaired; nil: none can be
+	Dir            string             // for values on their way that are too large for memory; empty: those are not repaired
 	Ahead          []checkpoint.Ahead // keys that are ahead of the stream, as in checkpoint.State
 	Applied        []int64            // what the target has from an earlier run, as in checkpoint.State; nil for nothing
 	RunIDs         []string           // of the servers that Applied was read from

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -46,6 +47,8 @@ type ValueReader interface {
 	// Values returns what the source has of keys, all at one position, which is not before the offset from. Errors are those
 	// of KeyReader.ReadKeys.
 	Values(ctx context.Context, from int64, keys []haul.KeyName) ([]haul.Value, haul.Position, error)
+	// Large is Values for one key, whose payload of size bytes goes to a writer. If there is no such key, size is 0.
+	Large(ctx context.Context, from int64, key haul.KeyName, to io.Writer) (size int64, v haul.Value, at haul.Position, err error)
 	Close()
 }
 
@@ -60,6 +63,9 @@ const (
 	repairKeys  = 256     // that are read at once
 	repairBytes = 4 << 20 // of memory on the source that they take, about
 	repairReply = 5 * time.Second
+
+	repairLarge      = 1 << 30          // bytes of one key that are read from the source at all
+	repairLargeReply = 60 * time.Second // for the source to tell of it
 )
 
 // repairs is what a writer knows of keys that are repaired. What has no comment belongs to the dispatcher's goroutine.
@@ -141,12 +147,17 @@ func (d *dispatcher) repairSome(ctx context.Context, keys []wanted, prune bool, 
 	}
 	for len(keys) > 0 {
 		n, size := 0, int64(0)
-		for n < len(keys) && (n == 0 || size+sizes[n] <= repairBytes) {
+		for n < len(keys) && size+sizes[n] <= repairBytes {
 			size += sizes[n]
 			n++
 		}
 		began := time.Now()
-		if err := d.repairStep(ctx, keys[:n], prune, all); err != nil {
+		if n == 0 {
+			n, err = 1, d.repairLargeOne(ctx, keys[0], sizes[0], prune, all)
+		} else {
+			err = d.repairStep(ctx, keys[:n], prune, all)
+		}
+		if err != nil {
 			return err
 		}
 		keys, sizes = keys[n:], sizes[n:]
@@ -194,26 +205,35 @@ func names(keys []wanted) []haul.KeyName {
 
 // repairStep repairs keys that are read at once.
 func (d *dispatcher) repairStep(ctx context.Context, keys []wanted, prune bool, all *Repaired) error {
-	x, err := d.readHeld(ctx, keys, prune)
-	if err != nil {
-		var refused *resp.Error
-		switch {
-		case !errors.As(err, &refused):
-			return d.unread(ctx, err)
-		case len(keys) == 1:
-			err = d.unread(ctx, err)
-			if classify(refused) == actSlot {
-				err = notNow("its slot moves between nodes of the source: %s", refused.Code)
-			}
-			all.Refused = append(all.Refused, Refusal{keys[0].index, err})
-			return nil
-		}
+	x := &repair{keys: keys, prune: prune, over: make(chan struct{})}
+	err := d.whileHeld(ctx, x, repairReply, func(ctx context.Context, from int64) (err error) {
+		x.values, x.at, err = d.cfg.Values.Values(ctx, from, names(keys))
+		return err
+	})
+	if refused := (*resp.Error)(nil); errors.As(err, &refused) && len(keys) > 1 {
 		for i := range keys { // one that cannot be read keeps the others from it
 			if err := d.repairStep(ctx, keys[i:i+1], prune, all); err != nil {
 				return err
 			}
 		}
 		return nil
+	}
+	return d.decided(ctx, x, err, all)
+}
+
+// decided waits until it is known what has become of keys, unless they could not be read.
+func (d *dispatcher) decided(ctx context.Context, x *repair, err error, all *Repaired) error {
+	var refused *resp.Error
+	switch {
+	case errors.As(err, &refused):
+		err = d.unread(ctx, err)
+		if classify(refused) == actSlot {
+			err = notNow("its slot moves between nodes of the source: %s", refused.Code)
+		}
+		all.Refused = append(all.Refused, Refusal{x.keys[0].index, err})
+		return nil
+	case err != nil:
+		return d.unread(ctx, err)
 	}
 	select {
 	case <-x.over:
@@ -230,32 +250,28 @@ func (d *dispatcher) repairStep(ctx context.Context, keys []wanted, prune bool, 
 	return nil
 }
 
-// readHeld reads keys while no entry is dispatched, and leaves it to the dispatcher to put them in their place. A
+// whileHeld has keys read while no entry is dispatched, and leaves it to the dispatcher to put them in their place. A
 // *resp.Error says that the source refuses to tell of them.
-func (d *dispatcher) readHeld(ctx context.Context, keys []wanted, prune bool) (*repair, error) {
+func (d *dispatcher) whileHeld(ctx context.Context, x *repair, limit time.Duration, read func(ctx context.Context, from int64) error) error {
 	from, err := d.holdBatches(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	short, cancel := context.WithTimeout(ctx, repairReply)
+	short, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	values, at, err := d.cfg.Values.Values(short, from, names(keys))
-	var x *repair
-	if err == nil {
-		x = &repair{keys: keys, values: values, at: at, prune: prune, over: make(chan struct{})}
-	}
+	err = read(short, from)
 	release := func(ctx context.Context) {
 		d.repairs.holding = false
-		if x != nil {
+		if err == nil {
 			d.repairs.due, d.repairs.poll = x, time.NewTicker(settleAgain)
 			d.repairIfReached(ctx)
 		}
 	}
 	select {
 	case d.repairs.calls <- release:
-		return x, err
+		return err
 	case <-d.repairs.life.Done():
-		return nil, errLinkEnded
+		return errLinkEnded
 	}
 }
 

@@ -18,6 +18,7 @@ type repair struct {
 	keys   []wanted
 	values []haul.Value
 	at     haul.Position
+	large  *largeValue // of the only key, whose value is not in memory; else nil
 	prune  bool
 	over   chan struct{} // closed when it is decided: the following may be read then
 	failed error         // nothing was written
@@ -27,6 +28,25 @@ type repair struct {
 	mu      sync.Mutex   // guards the following
 	sent    map[int]bool // indices of keys that are written or deleted, unless they are refused: true for deleted
 	refused []Refusal
+}
+
+// end says that it is decided what has become of its keys.
+func (x *repair) end() {
+	if x.large != nil {
+		_ = x.large.file.Close()
+	}
+	close(x.over)
+}
+
+// missing reports whether the source lacks key i.
+func (x *repair) missing(i int) bool { return x.values[i].Payload == "" && x.large == nil }
+
+// size is the number of bytes of the payload of key i.
+func (x *repair) size(i int) int64 {
+	if x.large != nil {
+		return x.large.size
+	}
+	return int64(len(x.values[i].Payload))
 }
 
 // add adds what has become of its keys.
@@ -86,7 +106,7 @@ func (d *dispatcher) endRepair(why error) {
 		d.repairs.due = nil
 		d.repairs.poll.Stop()
 		x.failed = why
-		close(x.over)
+		x.end()
 	}
 }
 
@@ -136,7 +156,7 @@ func (d *dispatcher) placeRepair(ctx context.Context, at place) {
 		if x.flying.Add(-1) == 0 {
 			d.count("repaired_keys", int64(len(x.sent)))
 			release()
-			close(x.over)
+			x.end()
 		}
 	}
 	d.fly(x, at, d.repairable(ctx, x), landed)
@@ -147,7 +167,7 @@ func (d *dispatcher) placeRepair(ctx context.Context, at place) {
 func (d *dispatcher) repairable(ctx context.Context, x *repair) map[uint16][]int {
 	bySlot := make(map[uint16][]int)
 	for i, k := range x.keys {
-		if x.values[i].Payload == "" && !x.prune {
+		if x.missing(i) && !x.prune {
 			x.lacking++
 			continue
 		}
@@ -159,7 +179,7 @@ func (d *dispatcher) repairable(ctx context.Context, x *repair) map[uint16][]int
 		if !d.cfg.Node.Cluster {
 			slot = 0
 		}
-		x.sent[k.index] = x.values[i].Payload == ""
+		x.sent[k.index] = x.missing(i)
 		bySlot[slot] = append(bySlot[slot], i)
 	}
 	return bySlot
@@ -173,7 +193,7 @@ func (d *dispatcher) unrepairable(ctx context.Context, k haul.KeyName, x *repair
 	if c, ok := d.route.(*cluster); ok && c.rereads.table.has(slot, k, x.at.Offset+1) {
 		return notNow("it was read from the source for a command whose keys span slots")
 	}
-	if size := int64(len(x.values[i].Payload)); d.cfg.MaxBulk > 0 && size > d.cfg.MaxBulk {
+	if size := x.size(i); d.cfg.MaxBulk > 0 && size > d.cfg.MaxBulk {
 		return fmt.Errorf("its value has %d bytes, and the target takes %d (proto-max-bulk-len)", size, d.cfg.MaxBulk)
 	}
 	if db := d.enc.db(k.DB); !d.dbs[db] {
@@ -201,12 +221,16 @@ func (d *dispatcher) fly(x *repair, at place, bySlot map[uint16][]int, landed fu
 				e.Kind = haul.KindTransaction // which goes with the fence of its slot, though it could be repeated
 			}
 			e.N = 1
-			b.set(e, k, v)
+			if x.large != nil {
+				b.setLarge(e, k, v, x.large)
+			} else {
+				b.set(e, k, v)
+			}
+			if d.cfg.Grace > 0 && v.ExpireAt > 0 && d.cfg.PutOff.Known() {
+				d.cfg.PutOff.Change(d.cfg.DBs.Of(k.DB), []byte(k.Name))
+			}
 		}
 		d.rewriter.own(b.Batch)
-		if d.cfg.Grace > 0 && d.cfg.PutOff.Known() {
-			putOff(b.Batch, d.cfg.PutOff, d.cfg.DBs)
-		}
 		d.route.own(b.Batch, slot)
 	}
 }

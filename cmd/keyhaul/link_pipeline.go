@@ -114,7 +114,7 @@ func (l *link) writes(st *checkpoint.State, book *ledger) writer.Config {
 	to := writer.Config{
 		Dialer: l.target, Node: l.ends.target, Modules: l.ends.modules, MaxBulk: l.ends.bulk, Filters: filter.All(cfg.DBs), DBs: cfg.DBs,
 		Existing: writer.ExistingReplace, OnError: writer.OnError(cfg.OnError), MaxSkipped: int64(cfg.MaxSkipped),
-		ErrorsLog: l.state.file("errors.log"), SnapshotLanes: cfg.SnapshotLanes, BigValue: cfg.BigValue,
+		Dir: l.state.path, ErrorsLog: l.state.file("errors.log"), SnapshotLanes: cfg.SnapshotLanes, BigValue: cfg.BigValue,
 		Unsupported: writer.Unsupported(cfg.Unsupported), UnsupportedLog: l.state.file("unsupported.log"),
 		NoTransactions: l.ends.noTransactions != nil, Exact: cfg.Delivery == exactlyOnce, Store: l.store, Lease: l.lease, Ahead: st.Ahead,
 		Grace: book.first.Grace, PutOff: book.putOff, ImportSource: book.first.Import,
