@@ -12,7 +12,7 @@ import (
 // TestRepairLarge: values that are too large for memory are repaired while they are written.
 func TestRepairLarge(t *testing.T) {
 	t.Parallel()
-	const fill = "for i = 1, 150000 do redis.call('HSET', KEYS[1], 'field:' .. i, 'value of field ' .. i) end redis.call('PEXPIREAT', KEYS[1], 4000000000000) return 1"
+	const fill = "local v = string.rep('value', 30) for i = 1, 30000 do redis.call('HSET', KEYS[1], 'field:' .. i, v .. i) end redis.call('PEXPIREAT', KEYS[1], 4000000000000) return 1"
 	onEachTarget(t, func(t *testing.T, cluster bool) {
 		t.Parallel()
 		s := newTrial(t, setup{cluster: cluster, fill: 0.0001})
