@@ -151,7 +151,7 @@ func (d *dispatcher) beginSettling(ctx context.Context, s *Settlement) error {
 
 // place is where entries of the writer's own stand that come now: behind all that was dispatched.
 func (d *dispatcher) place() haul.Position {
-	if at := d.watermark.Stream(); at.Offset > d.at.Offset { // behind the last entry came something that is none
+	if at := d.watermark.Stream(); at.Offset >= d.at.Offset { // behind the last entry came something that is none
 		return at
 	}
 	return d.at

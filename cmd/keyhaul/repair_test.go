@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -327,9 +328,10 @@ func TestRepairToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		text, _ := io.ReadAll(answer.Body)
 		_ = answer.Body.Close()
 		if answer.StatusCode != c.code {
-			t.Errorf("%s: %s, want %d", c.name, answer.Status, c.code)
+			t.Errorf("%s: %s, want %d: %s", c.name, answer.Status, c.code, text)
 		}
 	}
 	s.keyhaul.signal(syscall.SIGTERM)
