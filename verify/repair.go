@@ -1,4 +1,3 @@
-// Package verify compares source and target while writes go on.
 package verify
 
 import (
@@ -9,8 +8,7 @@ import (
 
 // Repairer writes keys anew as the source has them.
 type Repairer interface {
-	// Repair writes keys as the source has them, in order with the running sync, and returns when the target has acknowledged
-	// that. Keys that the source lacks are deleted on the target with prune, else they are left. An error says that some of
-	// the keys, or all, were not repaired; they may be tried again.
+	// Repair returns when the target has acknowledged the keys. With prune, keys that the source lacks are deleted there, else
+	// they are left.
 	Repair(ctx context.Context, keys []haul.KeyName, prune bool) (written, pruned int, err error)
 }
