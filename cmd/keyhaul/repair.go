@@ -99,9 +99,10 @@ const (
 // repairOnce is one try to repair keys. After an error all of them may be tried again if it is a writer.ErrRepairAgain.
 type repairOnce func(ctx context.Context, keys []haul.KeyName, prune bool) (repairAnswer, error)
 
-// repairAll repairs keys, and tries for a while again what cannot be repaired at the moment.
-func repairAll(ctx context.Context, once repairOnce, keys []haul.KeyName, prune bool) (written, pruned int, err error) {
-	failures := make(map[string]int)
+// repairAll repairs keys, and tries for a while again what cannot be repaired at the moment. It returns how many were not, by
+// the reason.
+func repairAll(ctx context.Context, once repairOnce, keys []haul.KeyName, prune bool) (written, pruned int, refused map[string]int, err error) {
+	refused = make(map[string]int)
 	began := time.Now()
 	for len(keys) > 0 {
 		some := keys[:min(len(keys), repairAtOnce)]
@@ -110,14 +111,14 @@ func repairAll(ctx context.Context, once repairOnce, keys []haul.KeyName, prune 
 		pruned += a.Pruned
 		wait := errors.Is(err, writer.ErrRepairAgain)
 		if err != nil && (!wait || time.Since(began) > repairPatience) {
-			return written, pruned, err
+			return written, pruned, refused, err
 		}
 		var again []haul.KeyName
 		for _, x := range a.Refused {
 			if x.Again && time.Since(began) < repairPatience {
 				again = append(again, some[x.Index])
 			} else if err == nil {
-				failures[x.Error]++
+				refused[x.Error]++
 			}
 		}
 		if err == nil {
@@ -127,20 +128,11 @@ func repairAll(ctx context.Context, once repairOnce, keys []haul.KeyName, prune 
 			select {
 			case <-time.After(repairPause):
 			case <-ctx.Done():
-				return written, pruned, context.Cause(ctx)
+				return written, pruned, refused, context.Cause(ctx)
 			}
 			continue
 		}
 		began = time.Now()
 	}
-	return written, pruned, unrepaired(failures)
-}
-
-// unrepaired is the error that names what was refused.
-func unrepaired(failures map[string]int) error {
-	var all []error
-	for why, n := range failures {
-		all = append(all, fmt.Errorf("%d keys were not repaired: %s", n, why))
-	}
-	return errors.Join(all...)
+	return written, pruned, refused, nil
 }

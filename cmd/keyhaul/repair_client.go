@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/keyhaul/keyhaul/haul"
 	"github.com/keyhaul/keyhaul/verify"
 	"github.com/keyhaul/keyhaul/writer"
@@ -23,6 +25,7 @@ import (
 // goroutine.
 type repairer struct {
 	cfg    config
+	log    zerolog.Logger
 	remote *repairClient // nil if no keyhaul of this name runs here
 	local  *stoppedSync  // begun when the first key is repaired
 }
@@ -30,22 +33,30 @@ type repairer struct {
 var _ verify.Repairer = (*repairer)(nil)
 
 // newRepairer finds out who can repair keys of the haul that cfg names.
-func newRepairer(ctx context.Context, cfg config) (*repairer, error) {
+func newRepairer(ctx context.Context, cfg config, log zerolog.Logger) (*repairer, error) {
 	remote, err := findRepairClient(ctx, cfg)
-	return &repairer{cfg: cfg, remote: remote}, err
+	return &repairer{cfg: cfg, log: log, remote: remote}, err
 }
 
-// Repair implements verify.Repairer.
+// Repair implements verify.Repairer. Keys that are refused for what they are go to the log, and stay as they are: the next
+// look at them tells.
 func (r *repairer) Repair(ctx context.Context, keys []haul.KeyName, prune bool) (written, pruned int, err error) {
+	var once repairOnce
 	if r.remote != nil {
-		return repairAll(ctx, r.remote.repair, keys, prune)
-	}
-	if r.local == nil {
-		if r.local, err = beginStopped(ctx, r.cfg); err != nil {
-			return 0, 0, err
+		once = r.remote.repair
+	} else {
+		if r.local == nil {
+			if r.local, err = beginStopped(ctx, r.cfg); err != nil {
+				return 0, 0, err
+			}
 		}
+		once = r.local.repair
 	}
-	return repairAll(ctx, r.local.repair, keys, prune)
+	written, pruned, refused, err := repairAll(ctx, once, keys, prune)
+	for why, n := range refused {
+		r.log.Warn().Int("keys", n).Str("cause", why).Msg("keys were not repaired")
+	}
+	return written, pruned, err
 }
 
 // Close ends what was begun to repair keys.

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/keyhaul/keyhaul/haul"
 	rt "github.com/keyhaul/keyhaul/internal/redistest"
 	"github.com/keyhaul/keyhaul/internal/resp"
@@ -126,7 +128,7 @@ func (s *trial) plant() {
 func (s *trial) repairer() *repairer {
 	s.t.Helper()
 	cfg := s.config()
-	r, err := newRepairer(context.Background(), cfg)
+	r, err := newRepairer(context.Background(), cfg, zerolog.Nop())
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -221,7 +223,7 @@ func (s *trial) repairAlways() (stop func()) {
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			r, err := newRepairer(ctx, cfg)
+			r, err := newRepairer(ctx, cfg, zerolog.Nop())
 			if err == nil && r.remote != nil {
 				_, err = r.remote.repair(ctx, keys[:min(len(keys), 300)], true)
 			}
@@ -255,7 +257,7 @@ func TestRepairStopped(t *testing.T) {
 		s.repairBy(r)
 		other := s.config()
 		other.StateDir = t.TempDir()
-		held, err := newRepairer(context.Background(), other)
+		held, err := newRepairer(context.Background(), other, zerolog.Nop())
 		if err != nil {
 			t.Fatal(err)
 		}
