@@ -57,6 +57,26 @@ func openEnds(ctx context.Context, cfg config) (*ends, error) {
 // ExitUnreachable.
 func (e *ends) meet(ctx context.Context, cfg config, source, target *topology.Dialer, waits *haul.Waits, log zerolog.Logger) error {
 	began := time.Now()
+	if err := e.greet(ctx, cfg, source, target, waits, log); err != nil {
+		return err
+	}
+	if e.source.Cluster {
+		look := func(ctx context.Context) error { return e.lookAtSource(ctx, source) }
+		if err := patiently(ctx, cfg, "source "+source.Endpoint.String(), began, look, waits, log); err != nil {
+			return err
+		}
+	}
+	e.listDatabases()
+	if target == nil {
+		return nil
+	}
+	look := func(ctx context.Context) error { return e.look(ctx, target) }
+	return patiently(ctx, cfg, "target "+target.Endpoint.String(), began, look, waits, log)
+}
+
+// greet waits until those ends that are servers are ready and asks one of each what it is. Past the deadline it fails with
+// ExitUnreachable.
+func (e *ends) greet(ctx context.Context, cfg config, source, target *topology.Dialer, waits *haul.Waits, log zerolog.Logger) error {
 	g, gctx := errgroup.WithContext(ctx)
 	if source != nil {
 		g.Go(func() error { return meetOne(gctx, cfg, "source", source, &e.source, waits, log) })
@@ -73,18 +93,7 @@ func (e *ends) meet(ctx context.Context, cfg config, source, target *topology.Di
 	if cfg.TargetMode == targetStandalone {
 		e.target.Cluster = false
 	}
-	if e.source.Cluster {
-		look := func(ctx context.Context) error { return e.lookAtSource(ctx, source) }
-		if err := patiently(ctx, cfg, "source "+source.Endpoint.String(), began, look, waits, log); err != nil {
-			return err
-		}
-	}
-	e.listDatabases()
-	if target == nil {
-		return nil
-	}
-	look := func(ctx context.Context) error { return e.look(ctx, target) }
-	return patiently(ctx, cfg, "target "+target.Endpoint.String(), began, look, waits, log)
+	return nil
 }
 
 // patiently looks at an end until it is whole. Past the deadline it fails with ExitUnreachable.
