@@ -13,10 +13,33 @@ import (
 type looker struct {
 	v              *Verifier
 	source, target *wires
-	big            []bool  // which keys of the chunk are compared in pieces
+	looks          []look  // by key of the chunk
+	arena          []byte  // what the source has told
 	asked          []*conn // of the target, by key of the chunk
 	lacking        [][]byte
 }
+
+// look is what the source has told of a key.
+type look struct {
+	state    lookState
+	off, end int   // of its value in the arena
+	deadline int64 // 0 for none
+}
+
+// lookState says what is to be done with a key.
+type lookState uint8
+
+const (
+	lookDone    lookState = iota // it is gone, or about to expire
+	lookRead                     // its value is in the arena
+	lookMeasure                  // it is no short string: how big it is has to be asked
+	lookDump                     // it is compared by DUMP
+	lookSuspect                  // it is looked at again
+	lookBig                      // it is compared in pieces
+)
+
+// shortString is how much of a string is read at once. A longer one is measured like other values.
+const shortString = 16 << 10
 
 func (v *Verifier) looker() *looker {
 	return &looker{v: v, source: v.source.wires(), target: v.target.wires()}
@@ -57,40 +80,35 @@ func op(c *conn, name string, e *resp.Error) error {
 	return &topology.Error{Addr: c.addr, Op: name, Err: e}
 }
 
-// compare reads keys of one node of the source on both ends.
+// compare reads keys of one node of the source on both ends. Strings are asked for by GETRANGE, which other types refuse:
+// that costs half of DUMP. Others are measured first, so that no server has to put a huge value together.
 func (l *looker) compare(ctx context.Context, c chunk) error {
 	src, err := l.source.to(ctx, c.unit.addr)
 	if err != nil {
 		return err
 	}
+	if err := l.readSource(src, c); err != nil {
+		return err
+	}
 	if err := l.measure(src, c); err != nil {
 		return err
 	}
-	if err := l.ask(ctx, src, c); err != nil {
+	if err := l.compareRead(ctx, c); err != nil {
 		return err
 	}
-	skew, err := l.bases(src)
-	if err != nil {
+	if err := l.readSizes(src); err != nil {
 		return err
 	}
-	rules := l.v.rules()
-	soon := l.v.cut()
+	if err := l.compareDumps(ctx, src, c); err != nil {
+		return err
+	}
 	for i, key := range c.keys {
-		var suspect bool
-		var err error
-		switch {
-		case l.big[i]:
-			suspect = true
-		case l.v.cfg.KeysOnly:
-			suspect, err = l.pair(src, l.asked[i], "TYPE", skew, soon, &rules, sameText)
-		default:
-			family := (src.node.Product == "valkey") == (l.asked[i].node.Product == "valkey")
-			suspect, err = l.pair(src, l.asked[i], "DUMP", skew, soon, &rules, func(s, t []byte) bool { return sameBytes(s, t, family) })
+		state := l.looks[i].state
+		if state != lookSuspect && state != lookBig {
+			continue
 		}
-		if err == nil && suspect {
-			err = l.v.suspect(ctx, c.step, &item{key: haul.KeyName{DB: c.unit.db, Name: string(key)}, big: l.big[i]})
-		}
-		if err != nil {
+		it := &item{key: haul.KeyName{DB: c.unit.db, Name: string(key)}, big: state == lookBig}
+		if err := l.v.suspect(ctx, c.step, it); err != nil {
 			return err
 		}
 	}
@@ -98,18 +116,27 @@ func (l *looker) compare(ctx context.Context, c chunk) error {
 	return nil
 }
 
-func sameText(s, t []byte) bool { return string(s) == string(t) }
+// question asks for what is read of every key at first.
+func (l *looker) question(c *conn, key []byte) {
+	if l.v.cfg.KeysOnly {
+		c.addKey("TYPE", key)
+	} else {
+		c.out = append(c.out, "*4\r\n$8\r\nGETRANGE\r\n"...)
+		c.out = resp.AppendBulk(c.out, key)
+		c.out = append(c.out, "$1\r\n0\r\n$5\r\n16384\r\n"...)
+		c.due++
+	}
+	c.addKey(c.deadline(), key)
+}
 
-// measure finds the values that are too big for DUMP. It is one cheap question for each key; of those that a server does
-// not answer the size stays unknown.
-func (l *looker) measure(src *conn, c chunk) error {
-	l.big = append(l.big[:0], make([]bool, len(c.keys))...)
+// readSource reads what the source has of each key.
+func (l *looker) readSource(src *conn, c chunk) error {
 	selecting := src.using(c.unit.db)
-	if l.v.cfg.KeysOnly || l.v.cfg.BigValue == 0 {
-		return skip(src, selecting)
+	if !src.whole() {
+		src.add("TIME")
 	}
 	for _, key := range c.keys {
-		src.measure(key)
+		l.question(src, key)
 	}
 	if err := src.flush(); err != nil {
 		return err
@@ -117,14 +144,61 @@ func (l *looker) measure(src *conn, c chunk) error {
 	if err := skip(src, selecting); err != nil {
 		return err
 	}
-	for i := range c.keys {
-		raw, err := src.next()
+	if err := src.readBase(); err != nil {
+		return err
+	}
+	l.looks, l.arena = l.looks[:0], l.arena[:0]
+	soon := l.v.cut()
+	for range c.keys {
+		x, err := l.readLook(src, soon)
 		if err != nil {
 			return err
 		}
-		l.big[i] = integer(raw) > l.v.cfg.BigValue
+		l.looks = append(l.looks, x)
 	}
 	return nil
+}
+
+func (l *looker) readLook(src *conn, soon int64) (x look, err error) {
+	raw, err := src.next()
+	if err != nil {
+		return x, err
+	}
+	x.state, x.off = lookRead, len(l.arena)
+	if e := refused(raw); e != nil {
+		switch {
+		case e.Code == "WRONGTYPE":
+			x.state = lookMeasure
+		case passing(e):
+			x.state = lookSuspect
+		default:
+			return x, op(src, "GETRANGE", e)
+		}
+	} else if text, _ := bulk(raw); len(text) > shortString {
+		x.state = lookMeasure
+	} else {
+		l.arena = append(l.arena, raw...)
+	}
+	x.end = len(l.arena)
+	if raw, err = src.next(); err != nil {
+		return x, err
+	}
+	if n := integer(raw); x.state != lookSuspect && n == -2 {
+		x.state = lookDone // whether the target has it is seen when that is read
+	} else if x.deadline = deadlineOf(raw, src.base); x.deadline > 0 && x.deadline <= soon {
+		x.state = lookDone
+	}
+	return x, nil
+}
+
+// measure asks for the memory that values take.
+func (l *looker) measure(src *conn, c chunk) error {
+	for i, key := range c.keys {
+		if l.looks[i].state == lookMeasure {
+			src.measure(key)
+		}
+	}
+	return src.flush()
 }
 
 // measure asks for the memory that a key takes; of collections, one element tells about the others.
@@ -135,168 +209,171 @@ func (c *conn) measure(key []byte) {
 	c.due++
 }
 
-// skip reads replies whose only news may be an error.
-func skip(c *conn, n int) error {
-	if n > 0 {
-		if err := c.flush(); err != nil {
-			return err
+// readSizes tells big values from others. Where a server does not tell, the size stays unknown.
+func (l *looker) readSizes(src *conn) error {
+	for i := range l.looks {
+		if l.looks[i].state != lookMeasure {
+			continue
 		}
-	}
-	for range n {
-		raw, err := c.next()
+		raw, err := src.next()
 		if err != nil {
 			return err
 		}
-		if e := refused(raw); e != nil {
-			return op(c, "SELECT", e)
+		l.looks[i].state = lookDump
+		if l.v.cfg.BigValue > 0 && integer(raw) > l.v.cfg.BigValue {
+			l.looks[i].state = lookBig
 		}
 	}
 	return nil
 }
 
-// ask sends the questions for a chunk to both ends.
-func (l *looker) ask(ctx context.Context, src *conn, c chunk) error {
-	l.asked = l.asked[:0]
-	view, db := l.v.target.view(), l.v.cfg.DBs.Of(c.unit.db)
-	name := "DUMP"
-	if l.v.cfg.KeysOnly {
-		name = "TYPE"
+// compareRead compares what was read of the source with what the target has.
+func (l *looker) compareRead(ctx context.Context, c chunk) error {
+	used, err := l.ask(ctx, c, lookRead, func(dst *conn, key []byte) { l.question(dst, key) })
+	if err != nil {
+		return err
 	}
-	used := map[*conn]bool{}
-	if !src.whole() {
-		src.add("TIME")
-	}
-	for i, key := range c.keys {
-		dst, err := l.target.at(ctx, view.owner(key), db, used)
+	rules := l.v.rules()
+	for i := range c.keys {
+		x := &l.looks[i]
+		if x.state != lookRead {
+			continue
+		}
+		dst := l.asked[i]
+		if err := dst.baseOnce(used); err != nil {
+			return err
+		}
+		raw, err := dst.next()
 		if err != nil {
 			return err
 		}
-		l.asked = append(l.asked, dst)
-		if l.big[i] {
-			continue
+		if e := refused(raw); e != nil && e.Code != "WRONGTYPE" && !passing(e) {
+			return op(dst, "GETRANGE", e)
 		}
-		src.addKey(name, key)
-		src.addKey(src.deadline(), key)
-		dst.addKey(name, key)
-		dst.addKey(dst.deadline(), key)
+		if x.state = lookDone; string(raw) != string(l.arena[x.off:x.end]) {
+			x.state = lookSuspect
+		}
+		if raw, err = dst.next(); err != nil {
+			return err
+		}
+		if integer(raw) == -2 || !rules.sameDeadline(x.deadline, deadlineOf(raw, dst.base)) {
+			x.state = lookSuspect
+		}
+	}
+	return nil
+}
+
+// compareDumps compares values by their payloads.
+func (l *looker) compareDumps(ctx context.Context, src *conn, c chunk) error {
+	if !l.any(lookDump) {
+		return nil
+	}
+	for i, key := range c.keys {
+		if l.looks[i].state == lookDump {
+			src.addKey("DUMP", key)
+		}
 	}
 	if err := src.flush(); err != nil {
 		return err
 	}
-	for dst := range used {
-		if err := dst.flush(); err != nil {
+	used, err := l.ask(ctx, c, lookDump, func(dst *conn, key []byte) {
+		dst.addKey("DUMP", key)
+		dst.addKey(dst.deadline(), key)
+	})
+	if err != nil {
+		return err
+	}
+	rules := l.v.rules()
+	for i := range c.keys {
+		x := &l.looks[i]
+		if x.state != lookDump {
+			continue
+		}
+		if err := l.asked[i].baseOnce(used); err != nil {
 			return err
 		}
-	}
-	for dst := range used {
-		if err := skip(dst, dst.selecting); err != nil {
+		if x.state, err = l.pair(src, l.asked[i], x.deadline, &rules); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// at returns the connection to a node, with the database selected and, of a server that does not tell deadlines, its clock
-// asked for before anything else. used has those that are part of this exchange.
-func (w *wires) at(ctx context.Context, addr string, db int32, used map[*conn]bool) (*conn, error) {
-	if c := w.conns[addr]; c != nil && used[c] {
-		return c, nil
-	}
-	c, err := w.to(ctx, addr)
-	if err != nil {
-		return nil, err
-	}
-	used[c] = true
-	c.selecting = c.using(db)
-	if !c.whole() {
-		c.add("TIME")
-	}
-	c.base = -1
-	return c, nil
-}
-
-// deadline is the command that tells when a key expires.
-func (c *conn) deadline() string {
-	if c.whole() {
-		return "PEXPIRETIME"
-	}
-	return "PTTL"
-}
-
-// bases reads the clocks of servers that tell only how long a key lives yet. It returns that of the source.
-func (l *looker) bases(src *conn) (int64, error) {
-	if err := src.readBase(); err != nil {
-		return 0, err
-	}
-	for _, dst := range l.asked {
-		if dst.base >= 0 {
-			continue
-		}
-		if err := dst.readBase(); err != nil {
-			return 0, err
+func (l *looker) any(state lookState) bool {
+	for i := range l.looks {
+		if l.looks[i].state == state {
+			return true
 		}
 	}
-	return src.base, nil
+	return false
 }
 
-// readBase reads the reply to TIME where that was asked for.
-func (c *conn) readBase() error {
-	c.base = 0
-	if c.whole() {
-		return nil
-	}
-	r, err := c.decoded()
-	c.base = milliseconds(r)
-	return err
-}
-
-// pair reads the replies for one key on both ends and tells whether it may differ.
-func (l *looker) pair(src, dst *conn, name string, base, soon int64, rules *rules, same func(s, t []byte) bool) (suspect bool, err error) {
+// pair reads the payloads of one key.
+func (l *looker) pair(src, dst *conn, deadline int64, rules *rules) (lookState, error) {
 	s, err := src.next()
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	t, err := dst.next()
 	if err != nil {
-		return false, err
+		return 0, err
 	}
-	for _, x := range []struct {
-		c   *conn
-		raw []byte
-	}{{src, s}, {dst, t}} {
-		if e := refused(x.raw); e != nil {
-			if !passing(e) {
-				return false, op(x.c, name, e)
-			}
-			suspect = true
+	if e := refused(s); e != nil && !passing(e) {
+		return 0, op(src, "DUMP", e)
+	}
+	if e := refused(t); e != nil && !passing(e) {
+		return 0, op(dst, "DUMP", e)
+	}
+	sv, there := bulk(s)
+	tv, other := bulk(t)
+	gone := !there && refused(s) == nil
+	equal := there && other && sameBytes(sv, tv, (src.node.Product == "valkey") == (dst.node.Product == "valkey"))
+	if t, err = dst.next(); err != nil {
+		return 0, err
+	}
+	if gone || equal && rules.sameDeadline(deadline, deadlineOf(t, dst.base)) {
+		return lookDone, nil
+	}
+	return lookSuspect, nil
+}
+
+// ask sends a question about each key in a state to the node of the target that has it.
+func (l *looker) ask(ctx context.Context, c chunk, state lookState, question func(dst *conn, key []byte)) (map[*conn]bool, error) {
+	l.asked = l.asked[:0]
+	view, db := l.v.target.view(), l.v.cfg.DBs.Of(c.unit.db)
+	used := map[*conn]bool{}
+	for i, key := range c.keys {
+		if l.looks[i].state != state {
+			l.asked = append(l.asked, nil)
+			continue
+		}
+		dst, err := l.target.at(ctx, view.owner(key), db, used)
+		if err != nil {
+			return nil, err
+		}
+		l.asked = append(l.asked, dst)
+		question(dst, key)
+	}
+	for dst := range used {
+		if err := dst.flush(); err != nil {
+			return nil, err
 		}
 	}
-	var equal, gone bool
-	if name == "TYPE" {
-		gone = string(s) == "+none\r\n"
-		equal = same(s, t)
-	} else {
-		sv, there := bulk(s)
-		tv, other := bulk(t)
-		gone = !there
-		equal = there && other && same(sv, tv)
+	for dst := range used {
+		if err := skip(dst, dst.selecting); err != nil {
+			return nil, err
+		}
 	}
-	if s, err = src.next(); err != nil {
-		return false, err
+	return used, nil
+}
+
+// baseOnce reads the reply to TIME that comes first of an exchange.
+func (c *conn) baseOnce(used map[*conn]bool) error {
+	if !used[c] {
+		return nil
 	}
-	if t, err = dst.next(); err != nil {
-		return false, err
-	}
-	deadline := deadlineOf(s, base)
-	switch {
-	case suspect: // a slot is on its way
-		return true, nil
-	case gone && refused(t) == nil: // whether the target has it is seen there
-		return false, nil
-	case deadline > 0 && deadline <= soon:
-		return false, nil
-	}
-	return !equal || !rules.sameDeadline(deadline, deadlineOf(t, dst.base)), nil
+	used[c] = false
+	return c.readBase()
 }
 
 // cut is the time up to which deadlines count as passed: what expires now may be gone on one end only.
@@ -305,106 +382,3 @@ func (v *Verifier) cut() int64 {
 	_, t := v.target.about()
 	return time.Now().Add(max(s, t, 0) + 2*time.Second).UnixMilli()
 }
-
-// lookup looks for keys of one node of the target that the source lacks.
-func (l *looker) lookup(ctx context.Context, c chunk) error {
-	l.lacking = append(l.lacking[:0], c.keys...)
-	from := l.v.sourcesOf(c.unit.db)
-	for _, db := range from {
-		if err := l.missing(ctx, db); err != nil {
-			return err
-		}
-	}
-	for _, key := range l.lacking {
-		if len(from) == 0 {
-			break // no database of the source goes there
-		}
-		it := &item{key: haul.KeyName{DB: from[0], Name: string(key)}}
-		if err := l.v.suspect(ctx, c.step, it); err != nil {
-			return err
-		}
-	}
-	l.v.count.target.Add(int64(len(c.keys)))
-	return nil
-}
-
-// missing keeps of l.lacking what a database of the source lacks.
-func (l *looker) missing(ctx context.Context, db int32) error {
-	view := l.v.source.view()
-	if view.topo == nil && len(l.lacking) > 0 {
-		src, err := l.source.to(ctx, view.primary)
-		if err != nil {
-			return err
-		}
-		selecting := src.using(db)
-		src.addKeys(l.lacking, "EXISTS")
-		if err := skip(src, selecting); err != nil {
-			return err
-		}
-		n, err := src.ask()
-		if err != nil {
-			return err
-		}
-		if int(n.Int) == len(l.lacking) {
-			l.lacking = l.lacking[:0]
-			return nil
-		}
-	}
-	used := map[*conn]bool{}
-	l.asked = l.asked[:0]
-	for _, key := range l.lacking {
-		src, err := l.source.at(ctx, view.owner(key), db, used)
-		if err != nil {
-			return err
-		}
-		src.addKey("EXISTS", key)
-		l.asked = append(l.asked, src)
-	}
-	for src := range used {
-		if err := src.flush(); err != nil {
-			return err
-		}
-	}
-	for src := range used {
-		if err := skip(src, src.selecting); err != nil {
-			return err
-		}
-		if err := src.readBase(); err != nil {
-			return err
-		}
-	}
-	left := l.lacking[:0]
-	for i, key := range l.lacking {
-		raw, err := l.asked[i].next()
-		if err != nil {
-			return err
-		}
-		if e := refused(raw); e != nil && !passing(e) {
-			return op(l.asked[i], "EXISTS", e)
-		}
-		if integer(raw) == 0 {
-			left = append(left, key)
-		}
-	}
-	l.lacking = left
-	return nil
-}
-
-// sourcesOf returns the databases of the source that go to one of the target.
-func (v *Verifier) sourcesOf(db int32) []int32 {
-	var from []int32
-	for s := range int32(usualDatabases) {
-		if v.cfg.DBs.Of(s) == db {
-			from = append(from, s)
-		}
-	}
-	for _, s := range v.sourceDBs {
-		if s >= usualDatabases && v.cfg.DBs.Of(s) == db {
-			from = append(from, s)
-		}
-	}
-	return from
-}
-
-// usualDatabases is how many a server has by default. Others of the source are looked at only if they hold keys.
-const usualDatabases = 16
