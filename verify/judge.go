@@ -154,7 +154,9 @@ func (j *judge) watched(ctx context.Context, addr string, items []*item) ([]verd
 	rules, soon := j.v.rules(), j.v.cut()
 	for i := range all {
 		v := &all[i]
-		v.changed = changed || items[i].big
+		if v.changed = changed; items[i].big { // it has grown, or was not measured before: it begins anew
+			v.changed, items[i].tries = true, -1
+		}
 		if v.s.deadline == 0 || v.s.deadline > soon { // else it may be gone on one end already
 			v.kind = rules.differ(&v.s, &v.t)
 		}
@@ -187,7 +189,7 @@ func (j *judge) watch(src *conn, items []*item) error {
 		if raw, err = src.next(); err != nil {
 			return err
 		}
-		it.big = !j.v.cfg.KeysOnly && j.v.cfg.BigValue > 0 && integer(raw) > j.v.cfg.BigValue
+		it.big = !it.whole && !j.v.cfg.KeysOnly && j.v.cfg.BigValue > 0 && integer(raw) > j.v.cfg.BigValue
 	}
 	return nil
 }

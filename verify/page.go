@@ -16,7 +16,7 @@ import (
 
 const (
 	pageKeys  = 512 // asked for by one SCAN
-	chunkKeys = 64  // in one pipeline: a server carries out what it has read of a client in one go
+	chunkKeys = 128 // in one pipeline: a server carries out what it has read of a client in one go
 )
 
 // unit is one database of one node, from which keys are read.

@@ -13,6 +13,7 @@ import (
 type item struct {
 	key      haul.KeyName
 	big      bool // it is compared in pieces
+	whole    bool // it never is: only DUMP reads it
 	step     *step
 	tries    int
 	changes  int       // how often it has changed while it was looked at
