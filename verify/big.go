@@ -18,10 +18,13 @@ type big struct {
 	j        *judge
 	it       *item
 	src, dst *conn
+	hasher   *hasher
 	page     int // elements that are read at once
 	rules    rules
 	cut      int64
 	differ   Kind // what was found
+	groups   sum  // of a stream of the source, when the watching began
+	changed  bool // they have changed since, of which no watching tells
 }
 
 // elements are those of a hash, set or sorted set that differed when all of it was read.
@@ -60,7 +63,11 @@ func (j *judge) pieces(ctx context.Context, addr string, it *item) ([]verdict, e
 		return nil, err
 	}
 	var info topology.Node
+	b := &big{j: j, it: it, src: src, hasher: newHasher(j.v.seeds)}
 	size, err := j.watchBig(src, it, v)
+	if err == nil && v.s.d.kind == "stream" {
+		b.groups, err = b.groupsOf(src)
+	}
 	if err == nil {
 		info, err = src.replication()
 	}
@@ -84,13 +91,15 @@ func (j *judge) pieces(ctx context.Context, addr string, it *item) ([]verdict, e
 	if err != nil {
 		return nil, err
 	}
-	b := &big{j: j, it: it, src: src, dst: at.conns[0], rules: j.v.rules(), cut: j.v.cut()}
+	b.dst, b.rules, b.cut = at.conns[0], j.v.rules(), j.v.cut()
 	if err := b.compare(v, size); err != nil {
 		return nil, err
 	}
-	if v.changed, err = src.exec(); err != nil {
+	changed, err := src.exec()
+	if err != nil {
 		return nil, err
 	}
+	v.changed = v.changed || changed || b.changed
 	switch {
 	case first && v.kind == "":
 		v.reached, v.changed = true, false // as any other key that is the same at first sight

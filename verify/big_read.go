@@ -77,7 +77,15 @@ func (b *big) stream() error {
 	if err := b.streamInfo(); err != nil || b.differ != "" {
 		return err
 	}
-	return b.groups()
+	target, err := b.groupsOf(b.dst)
+	if err != nil {
+		return err
+	}
+	now, err := b.groupsOf(b.src)
+	if b.changed = now != b.groups; target != b.groups {
+		b.differ = Group
+	}
+	return err
 }
 
 // after is the smallest id behind an id; servers before 6.2 have no other way to say so.
@@ -140,61 +148,48 @@ func tablesOf(raw []byte) ([]map[string]string, error) {
 	return tables, nil
 }
 
-// groups compares consumer groups and what they have pending.
-func (b *big) groups() error {
-	s, t, err := b.tables("XINFO", "GROUPS", b.it.key.Name)
+// groupsOf digests consumer groups and what they have pending.
+func (b *big) groupsOf(c *conn) (all sum, err error) {
+	c.add("XINFO", "GROUPS", b.it.key.Name)
+	if err := c.flush(); err != nil {
+		return all, err
+	}
+	raw, err := c.next()
 	if err != nil {
-		return err
+		return all, err
 	}
-	last := map[string]string{}
-	for _, group := range t {
-		last[group["name"]] = group["last-delivered-id"]
+	if e := refused(raw); e != nil {
+		return all, op(c, "XINFO", e)
 	}
-	if len(s) != len(t) {
-		b.differ = Group
+	groups, err := tablesOf(raw)
+	if err != nil {
+		return all, err
 	}
-	for _, group := range s {
-		if id, ok := last[group["name"]]; !ok || id != group["last-delivered-id"] {
-			b.differ = Group
-			return nil
-		}
-		if err := b.pending(group["name"]); err != nil {
-			return err
+	for _, group := range groups {
+		all.add(b.hasher.of([]byte(group["name"]), []byte(group["last-delivered-id"])))
+		if err := b.pendingOf(c, group["name"], &all); err != nil {
+			return all, err
 		}
 	}
-	return nil
+	return all, nil
 }
 
-// pending compares which entries of a group which consumer has.
-func (b *big) pending(group string) error {
-	for from := "-"; b.differ == ""; {
-		s, t, err := b.both("XPENDING", b.it.key.Name, group, from, "+", strconv.Itoa(pieceMost))
+// pendingOf adds which entries of a group which consumer has.
+func (b *big) pendingOf(c *conn, group string, all *sum) error {
+	for from := "-"; ; {
+		c.add("XPENDING", b.it.key.Name, group, from, "+", strconv.Itoa(pieceMost))
+		r, err := c.ask()
 		if err != nil {
 			return err
 		}
-		x, _, err := resp.Decode(s)
-		if err != nil {
-			return err
-		}
-		y, _, err := resp.Decode(t)
-		if err != nil {
-			return err
-		}
-		if len(x.Array) != len(y.Array) {
-			b.differ = Group
-			return nil
-		}
-		for i := range x.Array {
-			p, q := x.Array[i].Array, y.Array[i].Array
-			if len(p) < 2 || len(q) < 2 || p[0].Text != q[0].Text || p[1].Text != q[1].Text {
-				b.differ = Group
-				return nil
+		for _, entry := range r.Array {
+			if len(entry.Array) > 1 {
+				all.add(b.hasher.of([]byte(group), []byte(entry.Array[0].Text), []byte(entry.Array[1].Text)))
 			}
 		}
-		if len(x.Array) < pieceMost {
+		if len(r.Array) < pieceMost {
 			return nil
 		}
-		from = after(x.Array[pieceMost-1].Array[0].Text)
+		from = after(r.Array[pieceMost-1].Array[0].Text)
 	}
-	return nil
 }

@@ -147,12 +147,18 @@ func (j *judge) watched(ctx context.Context, addr string, items []*item) ([]verd
 	if err := j.follow(ctx, items, info, all); err != nil {
 		return nil, err
 	}
+	if err := j.readGroups(src, items, all); err != nil {
+		return nil, err
+	}
 	changed, err := src.exec()
 	if err != nil {
 		return nil, err
 	}
 	rules, soon := j.v.rules(), j.v.cut()
 	for i := range all {
+		if all[i].changed {
+			continue // its groups
+		}
 		v := &all[i]
 		if v.changed = changed; items[i].big { // it has grown, or was not measured before: it begins anew
 			v.changed, items[i].tries = true, -1
@@ -226,6 +232,31 @@ func (j *judge) readSource(src *conn, items []*item, all []verdict) error {
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// readGroups reads streams once more whose groups differ: XREADGROUP, XACK and XCLAIM change a key without any word to those
+// who watch it.
+func (j *judge) readGroups(src *conn, items []*item, all []verdict) error {
+	for i, it := range items {
+		v := &all[i]
+		if v.s.d.kind != "stream" || v.s.d.groups == v.t.d.groups {
+			continue
+		}
+		selecting := src.using(it.key.DB)
+		j.askFact(src, it.key.Name)
+		if err := skip(src, selecting); err != nil {
+			return err
+		}
+		if err := src.flush(); err != nil {
+			return err
+		}
+		again, err := j.readFact(src, j.s)
+		if err != nil {
+			return err
+		}
+		v.changed = again.d.groups != v.s.d.groups
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -97,5 +99,118 @@ func TestVerifyPlanted(t *testing.T) {
 	same(t, verified(t, report), want)
 	stop()
 	<-loaded
-	_ = time.Now
+}
+
+// on plants on the node of the target that has the key.
+func (s *shardsTrial) on(key string, args ...any) {
+	s.t.Helper()
+	if s.whole != nil {
+		s.whole.MustDo(key, args...)
+		return
+	}
+	s.nodes[0].MustDo(args...)
+}
+
+// TestVerifyShards: of a cluster under load, what is planted is found and nothing else, also while its slots move.
+func TestVerifyShards(t *testing.T) {
+	t.Parallel()
+	for _, target := range []int{0, 2} {
+		t.Run(fmt.Sprintf("to_%d", target), func(t *testing.T) {
+			t.Parallel()
+			s := newShardsTrial(t, rt.ClusterOptions{Primaries: 2}, target)
+			s.begin()
+			report := filepath.Join(t.TempDir(), "report")
+			verifier(t, s.state, append(s.args, "--report", report)...).exit(haul.ExitDone)
+			s.on("string:1", "SET", "string:1", "planted")
+			s.on("zset:2", "DEL", "zset:2")
+			s.on("planted", "SADD", "planted", "a")
+			want := map[string]verify.Kind{"0:string:1": verify.Value, "0:zset:2": verify.Missing, "0:planted": verify.Extra}
+			s.reshard(2)
+			verifier(t, s.state, append(s.args, "--report", report)...).exit(haul.ExitRefused)
+			same(t, verified(t, report), want)
+		})
+	}
+}
+
+// TestVerifyHot: a fault in a key that is written all the time is found, or the key is unsettled. Neither ends with 0.
+func TestVerifyHot(t *testing.T) {
+	t.Parallel()
+	src, dst := pair(t)
+	src.MustDo("SET", "hot", 1)
+	p := start(t, between(src, dst)...)
+	p.streaming()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			src.Do("INCR", "hot")
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+	}()
+	t.Cleanup(func() { stop(); <-done })
+	dst.MustDo("INCRBY", "hot", 1000)
+	report := filepath.Join(t.TempDir(), "report")
+	verifier(t, p.state, between(src, dst, "--report", report)...).exit(haul.ExitRefused)
+	if kind := verified(t, report)["0:hot"]; kind != verify.Value && kind != verify.Unsettled {
+		t.Errorf("the key is %q", kind)
+	}
+}
+
+// TestVerifyStopped: what a stopped sync has not brought is behind, and what it has brought differs.
+func TestVerifyStopped(t *testing.T) {
+	t.Parallel()
+	src, dst := pair(t)
+	src.MustDo("SET", "key", 1)
+	state := t.TempDir()
+	once := between(src, dst, "--state-dir", state, "--until", "caught-up", "--db-map", "0=2,1=drop")
+	start(t, once...).exit(haul.ExitDone)
+	src.MustDo("SELECT", 0)
+	report := filepath.Join(t.TempDir(), "report")
+	args := between(src, dst, "--report", report, "--db-map", "0=2,1=drop")
+	verifier(t, state, args...).exit(haul.ExitDone)
+	verifier(t, state, between(src, dst)...).exit(haul.ExitRefused, "--db-map")
+	src.MustDo("SET", "later", 1)
+	verifier(t, state, args...).exit(haul.ExitRefused)
+	same(t, verified(t, report), map[string]verify.Kind{"0:later": verify.Behind})
+}
+
+// TestVerifyResumes: a comparison that was killed is gone on with, and what it had found is not lost.
+func TestVerifyResumes(t *testing.T) {
+	t.Parallel()
+	src, dst := pair(t)
+	if err := rt.FillMixed(t.Context(), src.Endpoint(), 0.01, 1); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, between(src, dst)...)
+	p.streaming()
+	p.eventually("caught up", func(r report) bool { return r.Ready })
+	for i := range 200 {
+		dst.MustDo("SET", fmt.Sprintf("string:%d", i), "planted")
+	}
+	found := filepath.Join(p.state, "default", "verify", "differences.jsonl")
+	slow := verifier(t, p.state, between(src, dst, "--max-keys-per-second", "4000")...)
+	rt.Eventually(t, 20*time.Second, func() error {
+		b, err := os.ReadFile(filepath.Join(p.state, "default", "verify", "progress.json"))
+		if err == nil && !strings.Contains(string(b), `"cursor":"0"`) {
+			if b, err = os.ReadFile(found); err == nil && len(b) > 0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("nothing is kept yet: %w", err)
+	})
+	slow.signal(syscall.SIGKILL)
+	<-slow.ended
+	report := filepath.Join(t.TempDir(), "report")
+	next := verifier(t, p.state, between(src, dst, "--report", report)...)
+	next.exit(haul.ExitRefused, "goes on where an interrupted comparison has ended")
+	if n := len(verified(t, report)); n != 200 {
+		t.Errorf("%d of 200 planted keys are found", n)
+	}
+	if _, err := os.Stat(found); err == nil {
+		t.Error("what was kept for a later run is still there")
+	}
 }
