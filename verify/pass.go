@@ -41,6 +41,11 @@ type Verifier struct {
 	listed    map[haul.KeyName]bool
 	uncounted int64
 	kinds     map[Kind]int64
+
+	// Of a watch:
+	rounds, looked int64
+	since          time.Time // when the last complete round began
+	standing       []Difference
 }
 
 // New prepares a run.
@@ -76,7 +81,7 @@ func (v *Verifier) Progress() Progress {
 	v.mu.Unlock()
 	return Progress{
 		Keys: v.count.source.Load() + v.count.target.Load(), Total: v.count.total.Load(), Pass: int(v.pass.Load()),
-		Suspects: int64(v.queue.size()), Differences: kinds, Paused: time.Duration(v.pace.pause.Load()),
+		Suspects: int64(v.queue.size()), ByKind: kinds, Paused: time.Duration(v.pace.pause.Load()),
 	}
 }
 

@@ -97,9 +97,9 @@ func (r Result) Equal() bool { return len(r.Remaining) == 0 && r.Uncounted == 0 
 type Progress struct {
 	Keys, Total int64 // looked at in this pass, on both ends; 0 if not known
 	Pass        int
-	Suspects    int64 // keys that are looked at again
-	Differences map[Kind]int64
-	Paused      time.Duration // that is waited between reads, because a server's latency has risen
+	Suspects    int64          // keys that are looked at again
+	ByKind      map[Kind]int64 // differences that were found
+	Paused      time.Duration  // that is waited between reads, because a server's latency has risen
 }
 
 // Run compares both ends until ctx ends.

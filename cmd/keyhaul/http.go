@@ -35,6 +35,11 @@ func (w webServer) stop() {
 
 // serveHTTP answers from the first moment on, whatever source and target do.
 func (a *app) serveHTTP(ctx context.Context) (webServer, error) {
+	return a.serve(ctx, a.monitor.handler())
+}
+
+// serve has a handler answer at --http.
+func (a *app) serve(ctx context.Context, handler http.Handler) (webServer, error) {
 	if a.cfg.HTTP == "" {
 		return webServer{}, nil
 	}
@@ -55,7 +60,7 @@ func (a *app) serveHTTP(ctx context.Context) (webServer, error) {
 		return webServer{}, err
 	}
 	w := webServer{
-		server: &http.Server{Handler: a.monitor.handler(), ReadHeaderTimeout: 5 * time.Second},
+		server: &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second},
 		done:   make(chan struct{}),
 	}
 	go func() {

@@ -77,10 +77,11 @@ func (a *app) verify(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer cfg.Store.Close()
-	v := verify.New(cfg)
 	if a.cfg.Verify.Watch {
-		return a.watch(ctx, v)
+		cfg.Dir = "" // the next watch begins anew
+		return a.watch(ctx, verify.New(cfg))
 	}
+	v := verify.New(cfg)
 	var result verify.Result
 	done := errors.New("done")
 	pctx, stop := context.WithCancelCause(ctx)
@@ -163,6 +164,6 @@ func (a *app) showVerifying(ctx context.Context, v *verify.Verifier) {
 		if now.Paused > 0 {
 			event = event.Str("slowed", "a server answers more slowly than before")
 		}
-		event.Str("differences", kindsText(now.Differences, 0)).Msg("comparing")
+		event.Str("differences", kindsText(now.ByKind, 0)).Msg("comparing")
 	}
 }

@@ -34,6 +34,16 @@ type reportLine struct {
 	Target string      `json:"target,omitempty"`
 }
 
+func lineOf(d verify.Difference) reportLine {
+	line := reportLine{DB: d.Key.DB, Kind: d.Kind, Source: d.Source, Target: d.Target}
+	if utf8.ValidString(d.Key.Name) {
+		line.Key = &d.Key.Name
+	} else {
+		line.Base64 = []byte(d.Key.Name)
+	}
+	return line
+}
+
 // writeReport writes what remains to the file of --report.
 func (a *app) writeReport(r verify.Result) (err error) {
 	if a.cfg.Verify.Report == "" {
@@ -51,13 +61,7 @@ func (a *app) writeReport(r verify.Result) (err error) {
 	w := bufio.NewWriter(f)
 	lines := json.NewEncoder(w)
 	for _, d := range r.Remaining {
-		line := reportLine{DB: d.Key.DB, Kind: d.Kind, Source: d.Source, Target: d.Target}
-		if utf8.ValidString(d.Key.Name) {
-			line.Key = &d.Key.Name
-		} else {
-			line.Base64 = []byte(d.Key.Name)
-		}
-		if err := lines.Encode(line); err != nil {
+		if err := lines.Encode(lineOf(d)); err != nil {
 			return fmt.Errorf("report: %w", err)
 		}
 	}

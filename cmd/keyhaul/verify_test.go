@@ -214,3 +214,34 @@ func TestVerifyResumes(t *testing.T) {
 		t.Error("what was kept for a later run is still there")
 	}
 }
+
+// TestVerifyWatch: a watch shows what comes to differ, and that it is gone again.
+func TestVerifyWatch(t *testing.T) {
+	t.Parallel()
+	src, dst := pair(t)
+	if err := rt.FillMixed(t.Context(), src.Endpoint(), 0.001, 1); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, between(src, dst)...)
+	p.streaming()
+	w := verifier(t, p.state, between(src, dst, "--watch", "--http", "127.0.0.1:0")...)
+	shows := func(text string) {
+		t.Helper()
+		rt.Eventually(t, patience, func() error {
+			if _, body := w.get("/metrics"); !strings.Contains(body, text) {
+				return fmt.Errorf("no %q in metrics", text)
+			}
+			return nil
+		})
+	}
+	shows(`keyhaul_verify_differences{kind="missing"} 0`)
+	dst.MustDo("DEL", "string:1")
+	shows(`keyhaul_verify_differences{kind="missing"} 1`)
+	if _, body := w.get("/api/v1/status"); !strings.Contains(body, `"string:1"`) {
+		t.Error("the status does not name the key: ", body)
+	}
+	src.MustDo("SET", "string:1", "anew")
+	shows(`keyhaul_verify_differences{kind="missing"} 0`)
+	w.signal(syscall.SIGTERM)
+	w.exit(haul.ExitDone)
+}
