@@ -81,7 +81,8 @@ func (j *judge) wait(ctx context.Context, items []*item, source topology.Node, a
 			return err
 		}
 		left, stand := 0, 0
-		for i, offset := range p.offsets {
+		for i := range all {
+			offset := p.offsets[i]
 			if offset >= source.MasterReplOffset {
 				continue
 			}
@@ -98,13 +99,99 @@ func (j *judge) wait(ctx context.Context, items []*item, source topology.Node, a
 		case left == stand, quick && waited > quickWait, waited > mostWait:
 			return nil
 		case time.Since(moved) > patience:
-			for i, offset := range p.offsets {
-				if offset < source.MasterReplOffset {
-					j.v.track.stand(p.links[i], offset)
+			for i := range all {
+				if p.offsets[i] < source.MasterReplOffset {
+					j.v.track.stand(p.links[i], p.offsets[i])
 					all[i].stands = true
 				}
 			}
 			return nil
 		}
 	}
+}
+
+// follow reads facts of the target: once the haul is as far as the source was, if it comes there.
+func (j *judge) follow(ctx context.Context, items []*item, source topology.Node, all []verdict) error {
+	if err := j.readTarget(ctx, items, source, all); err != nil {
+		return err
+	}
+	if !j.v.track.known() {
+		return j.lasts(ctx, items, source, all)
+	}
+	if allReached(all) {
+		return nil
+	}
+	if err := j.wait(ctx, items, source, all); err != nil {
+		return err
+	}
+	return j.readTarget(ctx, items, source, all)
+}
+
+func allReached(all []verdict) bool {
+	for i := range all {
+		if !all[i].reached {
+			return false
+		}
+	}
+	return true
+}
+
+// lasts is for a target without a haul's positions: what differs must differ in the same way after a while.
+func (j *judge) lasts(ctx context.Context, items []*item, source topology.Node, all []verdict) error {
+	rules := j.v.rules()
+	same := true
+	for i := range all {
+		same = same && rules.differ(&all[i].s, &all[i].t) == ""
+	}
+	if same {
+		return nil
+	}
+	if err := sleep(ctx, j.v.cfg.Settle); err != nil {
+		return err
+	}
+	before := make([]fact, len(all))
+	for i := range all {
+		before[i] = all[i].t
+	}
+	if err := j.readTarget(ctx, items, source, all); err != nil {
+		return err
+	}
+	for i := range all {
+		all[i].reached = before[i].there == all[i].t.there && before[i].d == all[i].t.d && before[i].deadline == all[i].t.deadline
+	}
+	return nil
+}
+
+// readTarget reads, on each node, how far the haul is and then facts.
+func (j *judge) readTarget(ctx context.Context, items []*item, source topology.Node, all []verdict) error {
+	at, err := j.askPositions(ctx, items)
+	if err != nil {
+		return err
+	}
+	selects := make([]int, len(items))
+	for i, it := range items {
+		if it.big {
+			continue
+		}
+		selects[i] = at.conns[i].using(j.v.cfg.DBs.Of(it.key.DB))
+		j.askFact(at.conns[i], it.key.Name)
+	}
+	if err := at.read(source); err != nil {
+		return err
+	}
+	j.t.cut, j.t.held = j.v.cut(), j.v.track.held()
+	for i, it := range items {
+		all[i].reached = at.offsets[i] >= source.MasterReplOffset
+		if it.big {
+			continue
+		}
+		err := skip(at.conns[i], selects[i])
+		if err == nil {
+			all[i].t, err = j.readFact(at.conns[i], j.t)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -83,7 +83,7 @@ func op(c *conn, name string, e *resp.Error) error {
 // compare reads keys of one node of the source on both ends. Strings are asked for by GETRANGE, which other types refuse:
 // that costs half of DUMP. Others are measured first, so that no server has to put a huge value together.
 func (l *looker) compare(ctx context.Context, c chunk) error {
-	src, err := l.source.to(ctx, c.unit.addr)
+	src, err := l.source.to(ctx, c.unit.where())
 	if err != nil {
 		return err
 	}

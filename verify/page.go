@@ -22,12 +22,29 @@ const (
 // unit is one database of one node, from which keys are read.
 type unit struct {
 	side   *side
-	addr   string
+	home   uint16            // a slot of the node, in a cluster
 	db     int32             // of that side
 	slots  *topology.SlotSet // nil for all
 	saved  *savedUnit        // how far it is, for a later run
 	mu     sync.Mutex        // guards the following
+	addr   string            // of the node
 	issued []*step           // that are not done, in order
+}
+
+// where returns the address of the unit's node: of the one that has taken its place, if it is no primary any more.
+func (u *unit) where() string {
+	view := u.side.view()
+	if view.topo == nil {
+		return view.primary
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !slices.ContainsFunc(view.topo.Shards, func(s topology.Shard) bool { return s.Primary == u.addr }) {
+		if addr, ok := view.topo.Owner(u.home); ok {
+			u.addr = addr
+		}
+	}
+	return u.addr
 }
 
 // step is the way from one cursor of SCAN to the next.
@@ -82,7 +99,7 @@ func (c chunk) finished() {
 func (u *unit) scan(ctx context.Context, v *Verifier, w *wires, chunks chan<- chunk) error {
 	cursor := u.saved.cursor()
 	for cursor != "" {
-		c, err := w.to(ctx, u.addr)
+		c, err := w.to(ctx, u.where())
 		if err != nil {
 			return err
 		}

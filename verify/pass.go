@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/keyhaul/keyhaul/haul"
+	"github.com/keyhaul/keyhaul/internal/topology"
 	"github.com/keyhaul/keyhaul/keepalive"
 )
 
@@ -180,7 +181,7 @@ func (v *Verifier) plan(ctx context.Context, s *side) (units []*unit, err error)
 				if s == v.source && !slices.Contains(v.sourceDBs, int32(db)) {
 					v.sourceDBs = append(v.sourceDBs, int32(db))
 				}
-				units = append(units, &unit{side: s, addr: addr, db: int32(db), saved: v.state.unit(s.name, int32(db), c.node.RunID)})
+				units = append(units, &unit{side: s, addr: addr, home: s.view().home(addr), db: int32(db), saved: v.state.unit(s.name, int32(db), c.node.RunID)})
 			}
 		}
 		return nil
@@ -215,15 +216,54 @@ func (v *Verifier) read(ctx context.Context) error {
 // readBoth reads the source, and then the target, of whose keys only those matter that the source lacks.
 func (v *Verifier) readBoth(ctx context.Context) error {
 	for _, s := range []*side{v.source, v.target} {
-		units, err := v.plan(ctx, s)
-		if err == nil {
-			err = v.scan(ctx, units)
-		}
-		if err != nil {
+		if err := v.readSide(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
 	return nil
+}
+
+// readSide reads all keys of one end. Those of slots that have moved meanwhile are read once more: they may have moved
+// from a node that was not read yet to one that was.
+func (v *Verifier) readSide(ctx context.Context, s *side) error {
+	var moved *topology.SlotSet
+	for {
+		units, err := v.plan(ctx, s)
+		if err != nil {
+			return err
+		}
+		if moved != nil {
+			for _, u := range units {
+				u.slots, u.saved = moved, &savedUnit{Side: s.name, DB: u.db}
+			}
+		}
+		before := s.view()
+		if err := v.scan(ctx, units); err != nil {
+			return err
+		}
+		if before.topo == nil {
+			return nil
+		}
+		w := s.wires()
+		if err := v.again(ctx, w, v.target.wires(), func() error { return s.refresh(ctx) }); err != nil {
+			return err
+		}
+		if moved = before.moved(s.view()); moved.Len() == 0 {
+			return nil
+		}
+	}
+}
+
+// moved returns the slots that have another owner now.
+func (v view) moved(now view) *topology.SlotSet {
+	var moved topology.SlotSet
+	for slot := range uint16(topology.SlotCount) {
+		was, _ := v.topo.Owner(slot)
+		if is, _ := now.topo.Owner(slot); is != was {
+			moved.Add(slot)
+		}
+	}
+	return &moved
 }
 
 // scan hands out the keys of units, and returns when they were looked at.

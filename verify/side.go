@@ -95,6 +95,18 @@ func (v view) owner(key []byte) string {
 	return addr
 }
 
+// home returns a slot of the node at addr.
+func (v view) home(addr string) uint16 {
+	if v.topo != nil {
+		for _, s := range v.topo.Shards {
+			if s.Primary == addr {
+				return s.Slots[0].From
+			}
+		}
+	}
+	return 0
+}
+
 // first returns the lowest slot of the node that serves slot: its mark is there.
 func (v view) first(slot uint16) uint16 {
 	if i, ok := v.topo.ShardOf(slot); ok {

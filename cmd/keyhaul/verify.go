@@ -77,6 +77,9 @@ func (a *app) verify(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer cfg.Store.Close()
+	if cfg.Repair, err = a.repairer(ctx); err != nil {
+		return err
+	}
 	if a.cfg.Verify.Watch {
 		cfg.Dir = "" // the next watch begins anew
 		return a.watch(ctx, verify.New(cfg))
