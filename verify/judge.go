@@ -166,6 +166,9 @@ func (j *judge) watched(ctx context.Context, addr string, items []*item) ([]verd
 		if v.s.deadline == 0 || v.s.deadline > soon { // else it may be gone on one end already
 			v.kind = rules.differ(&v.s, &v.t)
 		}
+		if d := v.t.deadline; v.kind == Extra && d > 0 && d-rules.grace <= soon {
+			v.kind = "" // it has expired, and its deletion is on its way or held back
+		}
 	}
 	return all, nil
 }
