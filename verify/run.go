@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,7 +19,11 @@ func (v *Verifier) Run(ctx context.Context) (Result, error) {
 	}
 	defer v.state.close()
 	r := Result{ByKind: map[Kind]int64{}}
-	for pass := 1; pass <= v.cfg.Passes; pass++ {
+	passes := v.cfg.Passes
+	if v.cfg.Repair != nil {
+		passes = max(passes, 2) // one that proves it
+	}
+	for pass := 1; pass <= passes; pass++ {
 		v.pass.Store(int32(pass))
 		err := v.onePass(ctx, pass, r.Remaining)
 		if err != nil {
@@ -26,7 +31,7 @@ func (v *Verifier) Run(ctx context.Context) (Result, error) {
 			return r, err
 		}
 		r.Passes, r.Remaining, r.Uncounted = pass, v.takeFound(), v.uncounted
-		if len(r.Remaining) == 0 || pass == v.cfg.Passes {
+		if len(r.Remaining) == 0 || pass == passes {
 			break
 		}
 		if v.cfg.Repair != nil {
@@ -143,8 +148,14 @@ func (v *Verifier) repair(ctx context.Context, r *Result) error {
 		written, pruned, err := v.cfg.Repair.Repair(ctx, keys[:n], v.cfg.Prune)
 		r.Written += written
 		r.Pruned += pruned
-		if err != nil {
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.As(err, new(*haul.Error)):
 			return err
+		default: // the next pass tells what is left
+			v.cfg.Log.Warn().Err(err).Msg("some keys were not repaired")
 		}
 		keys = keys[n:]
 	}
