@@ -26,6 +26,7 @@ type unit struct {
 	db     int32             // of that side
 	slots  *topology.SlotSet // nil for all
 	saved  *savedUnit        // how far it is, for a later run
+	cursor string            // that is asked for next; empty at the end
 	mu     sync.Mutex        // guards the following
 	addr   string            // of the node
 	issued []*step           // that are not done, in order
@@ -95,27 +96,27 @@ func (c chunk) finished() {
 	s.done()
 }
 
-// scan reads the unit's keys from where it was left, and hands them out.
+// scan hands out the unit's keys, from its cursor on.
 func (u *unit) scan(ctx context.Context, v *Verifier, w *wires, chunks chan<- chunk) error {
-	cursor := u.saved.cursor()
-	for cursor != "" {
+	for u.cursor != "" {
 		c, err := w.to(ctx, u.where())
 		if err != nil {
 			return err
 		}
-		if cursor = u.saved.continues(c.node.RunID, cursor); cursor == "0" {
+		if u.cursor = u.saved.continues(c.node.RunID, u.cursor); u.cursor == "0" {
 			u.mu.Lock()
 			u.issued = nil
 			u.mu.Unlock()
 			u.saved.begin(c.node.RunID)
 		}
-		p, err := u.page(c, cursor, v)
+		p, err := u.page(c, u.cursor, v)
 		if err != nil {
 			return err
 		}
-		if cursor = p.next; cursor == "0" {
-			cursor, p.next = "", ""
+		if p.next == "0" {
+			p.next = ""
 		}
+		u.cursor = p.next
 		if err := u.hand(ctx, v, p, chunks); err != nil {
 			return err
 		}

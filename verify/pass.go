@@ -130,7 +130,7 @@ func (v *Verifier) takeFound() []Difference {
 
 // again calls fn until it succeeds, ctx ends, or an error comes that no later try can mend.
 func (v *Verifier) again(ctx context.Context, s, t *wires, fn func() error) error {
-	backoff := keepalive.Backoff{}
+	backoff, last := keepalive.Backoff{}, int64(0)
 	for {
 		err := fn()
 		if err == nil {
@@ -148,6 +148,9 @@ func (v *Verifier) again(ctx context.Context, s, t *wires, fn func() error) erro
 			if last := w.lasting(err); last != nil {
 				return last
 			}
+		}
+		if keys := v.count.source.Load() + v.count.target.Load(); keys != last { // it went on in between
+			backoff, last = keepalive.Backoff{}, keys
 		}
 		wait := backoff.Next()
 		v.cfg.Log.Warn().Err(err).Dur("wait", wait).Msg("the comparison waits for a server")
@@ -278,6 +281,7 @@ func (v *Verifier) scan(ctx context.Context, units []*unit) error {
 		readers, ctx := errgroup.WithContext(ctx)
 		readers.SetLimit(scanners)
 		for _, u := range units {
+			u.cursor = u.saved.cursor()
 			readers.Go(func() error {
 				w := u.side.wires()
 				defer w.close()

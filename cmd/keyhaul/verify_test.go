@@ -62,6 +62,7 @@ func same(t *testing.T, got, want map[string]verify.Kind) {
 // TestVerifyPlanted: under load, every planted fault is found, and none beside; with none planted, pass after pass finds
 // none. In a long run, in a million keys.
 func TestVerifyPlanted(t *testing.T) {
+	t.Parallel()
 	src, dst := pair(t)
 	scale, faults, fields, clean, rate := 0.01, 10, 20_000, 2, 2000
 	if rounds() >= longRounds {
