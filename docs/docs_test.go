@@ -43,7 +43,18 @@ var hidden = []string{"source.url", "target.url", "keepalive.enabled"}
 // flags returns the settings' flags that --help shows, with their defaults.
 func flags(t *testing.T) map[string]string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "run", "../cmd/keyhaul", "sync", "--help")
+	found := flagsOf(t, "sync")
+	for name, usual := range flagsOf(t, "verify") {
+		if _, ok := found[name]; !ok { // short for verify.NAME
+			found["verify-"+name] = usual
+		}
+	}
+	return found
+}
+
+func flagsOf(t *testing.T, command string) map[string]string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "run", "../cmd/keyhaul", command, "--help")
 	cmd.Stderr = os.Stderr
 	help, err := cmd.Output()
 	if err != nil {
@@ -92,7 +103,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 		documented[m[1]] = true
 	}
 	known := map[string]bool{}
-	for _, m := range regexp.MustCompile(`desc\("([a-z_]+)"`).FindAllStringSubmatch(read(t, "../cmd/keyhaul/metrics.go"), -1) {
+	for _, m := range regexp.MustCompile(`desc\("([a-z_]+)"`).FindAllStringSubmatch(read(t, "../cmd/keyhaul/metrics.go")+read(t, "../cmd/keyhaul/verify_watch.go"), -1) {
 		known[m[1]] = true
 		if !documented[m[1]] {
 			t.Errorf("keyhaul_%s is not in metrics.md", m[1])

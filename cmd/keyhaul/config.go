@@ -90,6 +90,7 @@ type config struct {
 	Keepalive keepaliveConfig
 	Buffer    bufferConfig
 	Spool     spoolConfig
+	Verify    verifyConfig
 
 	LogLevel    string // trace, debug, info, warn or error
 	LogFormat   string // formatAuto, formatConsole or formatJSON
@@ -205,6 +206,7 @@ func (r *resolver) config() config {
 			Retain:      r.duration("spool.retain"),
 			RetainBytes: r.bytes("spool.retain-bytes", 0),
 		},
+		Verify: r.verify(),
 
 		LogLevel:    r.enum("log-level"),
 		LogFormat:   r.enum("log-format"),

@@ -31,6 +31,7 @@ type setting struct {
 	alias  string   // a shorter flag
 	secret bool     // its text appears in no message
 	hidden bool     // not in --help
+	of     string   // the only command that has a flag for it; "" for all
 	usage  string
 }
 
@@ -38,7 +39,12 @@ const annotationRequired = "keyhaul/required"
 
 // settings is the one table of everything that can be configured.
 func settings() []setting {
-	return append(append(endSettings("source", "read from"), endSettings("target", "write to")...), []setting{
+	return slices.Concat(endSettings("source", "read from"), endSettings("target", "write to"), haulSettings(), verifySettings())
+}
+
+// haulSettings are those of the haul itself.
+func haulSettings() []setting {
+	return []setting{
 		{key: "source.prefer-replica", kind: kindBool, value: "false", usage: "read from a replica of the source, of those that its addresses or its sentinels name, and from the primary if there is none"},
 		{key: "target.mode", kind: kindEnum, value: targetAuto, words: []string{targetAuto, targetStandalone}, usage: "`how` to take the target: auto asks it whether it is a cluster, standalone takes it for one server, such as a proxy"},
 		{key: "target.release", kind: kindString, usage: "`release` that a resp:// file is written for, such as redis-6.2: values become plain commands (default RESTORE, which servers as new as the source take)"},
@@ -78,7 +84,7 @@ func settings() []setting {
 		{key: "progress", kind: kindEnum, value: "auto", words: []string{"auto", "on", "off"}, usage: "`when` to show progress bars: on, off, or auto (on a terminal)"},
 		{key: "summary-file", kind: kindString, usage: "write a JSON summary to this `file` at the end"},
 		{key: "dry-run", kind: kindBool, value: "false", usage: "print the plan and exit without writing anything"},
-	}...)
+	}
 }
 
 // endSettings are those of one end of the haul.
@@ -156,6 +162,9 @@ func addSettings(cmd *cobra.Command, required ...string) {
 	flags.SortFlags = false
 	flags.String("config", "", "`file` with settings, TOML or YAML (KEYHAUL_CONFIG)")
 	for _, s := range settings() {
+		if s.of != "" && s.of != cmd.Name() {
+			continue
+		}
 		name := strings.ReplaceAll(s.key, ".", "-")
 		if s.alias != "" {
 			addFlag(flags, s, s.alias)

@@ -38,6 +38,18 @@ func (a *app) serveHTTP(ctx context.Context) (webServer, error) {
 	if a.cfg.HTTP == "" {
 		return webServer{}, nil
 	}
+	token, err := a.state.makeToken()
+	if err != nil {
+		return webServer{}, err
+	}
+	return a.serve(ctx, a.monitor.handler(token))
+}
+
+// serve has a handler answer at --http.
+func (a *app) serve(ctx context.Context, handler http.Handler) (webServer, error) {
+	if a.cfg.HTTP == "" {
+		return webServer{}, nil
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", a.cfg.HTTP)
 	if errors.Is(err, syscall.EADDRINUSE) && !a.cfg.HTTPExplicit {
@@ -50,16 +62,12 @@ func (a *app) serveHTTP(ctx context.Context) (webServer, error) {
 	if err != nil {
 		return webServer{}, haul.Errorf(haul.ExitUsage, "choose another --http address, or an empty one for none", "HTTP: %w", err)
 	}
-	token, err := a.state.makeToken()
-	if err == nil {
-		err = a.state.saveHTTPAddr(l.Addr().String())
-	}
-	if err != nil {
+	if err := a.state.saveHTTPAddr(l.Addr().String()); err != nil {
 		_ = l.Close()
 		return webServer{}, err
 	}
 	w := webServer{
-		server: &http.Server{Handler: a.monitor.handler(token), ReadHeaderTimeout: 5 * time.Second},
+		server: &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second},
 		done:   make(chan struct{}),
 	}
 	go func() {

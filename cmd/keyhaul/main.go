@@ -83,7 +83,7 @@ until you cut over. It reads as a replica does and never writes to the source.`,
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	for _, c := range []*cobra.Command{newCheck(environ), newSync(environ), newStatus(environ), newFinish(environ), newCleanup(environ), newVersion(), newRDB()} {
+	for _, c := range []*cobra.Command{newCheck(environ), newSync(environ), newVerify(environ), newStatus(environ), newFinish(environ), newCleanup(environ), newVersion(), newRDB()} {
 		if c.Args == nil {
 			c.Args = noArgs
 		}
