@@ -21,21 +21,24 @@ import (
 )
 
 // repairer repairs keys for other commands than sync: it has the keyhaul do so that runs the haul on this machine, or, if
-// the sync is stopped, goes on with it in this process for as long as it takes. It implements verify.Repairer, for one
+// the sync is stopped, goes on with it in this process until Close: what is only behind comes by itself then. It implements verify.Repairer, for one
 // goroutine.
 type repairer struct {
-	cfg    config
 	log    zerolog.Logger
 	remote *repairClient // nil if no keyhaul of this name runs here
-	local  *stoppedSync  // begun when the first key is repaired
+	local  *stoppedSync  // nil if one does
 }
 
 var _ verify.Repairer = (*repairer)(nil)
 
 // newRepairer finds out who can repair keys of the haul that cfg names.
 func newRepairer(ctx context.Context, cfg config, log zerolog.Logger) (*repairer, error) {
-	remote, err := findRepairClient(ctx, cfg)
-	return &repairer{cfg: cfg, log: log, remote: remote}, err
+	r := &repairer{log: log}
+	var err error
+	if r.remote, err = findRepairClient(ctx, cfg); err == nil && r.remote == nil {
+		r.local, err = beginStopped(ctx, cfg)
+	}
+	return r, err
 }
 
 // Repair implements verify.Repairer. Keys that are refused for what they are go to the log, and stay as they are: the next
@@ -45,11 +48,6 @@ func (r *repairer) Repair(ctx context.Context, keys []haul.KeyName, prune bool) 
 	if r.remote != nil {
 		once = r.remote.repair
 	} else {
-		if r.local == nil {
-			if r.local, err = beginStopped(ctx, r.cfg); err != nil {
-				return 0, 0, err
-			}
-		}
 		once = r.local.repair
 	}
 	written, pruned, refused, err := repairAll(ctx, once, keys, prune)
