@@ -1,6 +1,6 @@
 // Command demo shows a whole migration on this machine: a server under load is moved to a cluster while keyhaul itself
-// is killed, again and again, and connections are cut. There is one full copy, and every key of both sides is compared at
-// the end. It exits with 1 unless they are equal and keyhaul has done what it should.
+// is killed, again and again, and connections are cut. There is one full copy, keys that are spoiled on the target are found
+// and repaired under load, and every key of both sides is compared at the end. It exits with 1 unless they are equal and keyhaul has done what it should.
 package main
 
 import (
@@ -58,6 +58,7 @@ func (d *demo) run(tb redistest.TB) {
 	p = d.moved(p)
 	d.cutSource(p)
 	d.cutTarget(p)
+	d.spoil()
 	d.stopLoad(load)
 	d.proveFollowing(p)
 	d.finish(p)

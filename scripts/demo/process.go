@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -35,12 +36,14 @@ type process struct {
 }
 
 // start runs a keyhaul command and shows what it says.
-func (d *demo) start(command string) *process {
+func (d *demo) start(command string, flags ...string) *process {
 	target := "redis://" + strings.Join(d.target.Seeds(), ",")
 	shown := []string{"--source", "redis://" + d.link.Addr(), "--target", target}
+	shown = append(shown, flags...)
 	d.say("$ keyhaul %s %s", command, strings.Join(shown, " "))
 	args := append([]string{command, "--state-dir", d.state, "--name", "demo", "--http", "127.0.0.1:0", "--log-format", "json"}, shown...)
 	p := &process{d: d, cmd: exec.CommandContext(d.ctx, d.program, args...), http: make(chan string, 1)}
+	p.cmd.Stdout = os.Stdout
 	out, err := p.cmd.StderrPipe()
 	d.check(err, "keyhaul")
 	d.check(p.cmd.Start(), "keyhaul")

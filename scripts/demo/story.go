@@ -112,27 +112,37 @@ func (d *demo) cutTarget(p *process) {
 	d.say("Connected again. %d entries were sent without a reply: the fences tell which of them are applied.", s.Target.Resends)
 }
 
+// spoil changes keys on the target behind keyhaul's back, under load, and has them found and repaired.
+func (d *demo) spoil() {
+	d.title("%d. Three keys of the target are spoiled, while clients write to the source", d.kills+4)
+	d.target.MustDo("string:1", "SET", "string:1", "spoiled")
+	d.target.MustDo("zset:1", "DEL", "zset:1")
+	d.target.MustDo("spoiled", "RPUSH", "spoiled", "which the source does not have")
+	d.exits(d.start("verify", "--repair", "--prune"), 0)
+}
+
 // proveFollowing compares both sides while keyhaul runs: deadlines are held back by an hour.
 func (d *demo) proveFollowing(p *process) {
 	d.awaitApplied(p)
-	d.title("%d. Every key of both sides is compared while keyhaul runs", d.kills+4)
+	d.title("%d. Every key of both sides is compared while keyhaul runs, by keyhaul and by the demo", d.kills+5)
+	d.exits(d.start("verify"), 0)
 	report := d.compare(redistest.CompareOptions{Grace: time.Hour})
 	d.say("%d keys, equal. Deadlines on the target are an hour later: the source decides what expires until the haul is finished.", report.Keys)
 }
 
 // finish ends the haul.
 func (d *demo) finish(p *process) {
-	d.title("%d. SIGTERM, then keyhaul finish", d.kills+5)
+	d.title("%d. SIGTERM, then keyhaul finish", d.kills+6)
 	p.signal(syscall.SIGTERM)
-	d.exits(p)
-	d.exits(d.start("finish"))
+	d.exits(p, 0)
+	d.exits(d.start("finish"), 0)
 }
 
-func (d *demo) exits(p *process) {
-	if code := p.wait(); code != 0 {
-		d.tb.Fatalf("exit code %d, 0 is expected", code)
+func (d *demo) exits(p *process, want int) {
+	if code := p.wait(); code != want {
+		d.tb.Fatalf("exit code %d, %d is expected", code, want)
 	}
-	d.say("Exit code 0.")
+	d.say("Exit code %d.", want)
 }
 
 func (d *demo) compare(options redistest.CompareOptions) redistest.Report {
@@ -147,7 +157,7 @@ func (d *demo) compare(options redistest.CompareOptions) redistest.Report {
 
 // prove compares both sides for good.
 func (d *demo) prove() {
-	d.title("%d. Every key is compared again, in both directions: type, value, deadline to the millisecond, stream groups", d.kills+6)
+	d.title("%d. Every key is compared again, in both directions: type, value, deadline to the millisecond, stream groups", d.kills+7)
 	report := d.compare(redistest.CompareOptions{})
 	d.oneCopy()
 	fmt.Println("\nProved:")
