@@ -211,8 +211,13 @@ func (s *server) find(id string, severity Severity, remedy, format string, args 
 	s.findings = append(s.findings, Finding{ID: id, Severity: severity, Subject: s.subject, Remedy: remedy, Evidence: fmt.Sprintf(format, args...)})
 }
 
+// nameTimeout is how long names are looked up: that of a primary may be known to its replica only.
+const nameTimeout = time.Second
+
 // addresses are those of a server's machine, and of its primary's if it has one: by them two servers are known to be one.
 func (s *server) addresses(ctx context.Context, of *side) {
+	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
+	defer cancel()
 	look := func(host string) []string {
 		addrs, err := net.DefaultResolver.LookupHost(ctx, host)
 		if err != nil {

@@ -178,7 +178,7 @@ var settings = map[string][]string{
 
 // describe asks for settings, modules and slots.
 func (s *server) describe(ctx context.Context, c *resp.Conn, of *side) error {
-	calls := [][]string{{"MODULE", "LIST"}, {"CLIENT", "LIST"}}
+	calls := [][]string{{"MODULE", "LIST"}, {"CLIENT", "LIST", "TYPE", "pubsub"}} // sentinels subscribe
 	if of.cluster {
 		calls = append(calls, []string{"CLUSTER", "NODES"})
 	}

@@ -82,6 +82,14 @@ var plantedOnes = map[string]planted{
 		ids: []string{"missing-permissions", "lesser-permissions"}, severity: check.Fatal, says: "+@write", target: rt.Options{Users: []string{"reader on >secret ~* +@all -@write -@pubsub"}},
 		args: []string{"--target-username", "reader", "--target-password", "secret"},
 	},
+	"a user who empties nothing": {
+		ids: []string{"lesser-permissions"}, severity: check.Warn, says: "FLUSHALL, FLUSHDB, SWAPDB", target: rt.Options{Users: []string{"app on >secret ~* &* +@all -flushall -flushdb -swapdb"}},
+		args: []string{"--target-username", "app", "--target-password", "secret"},
+	},
+	"nor where it is to": {
+		ids: []string{"missing-permissions"}, severity: check.Fatal, says: "FLUSHALL", target: rt.Options{Users: []string{"app on >secret ~* &* +@all -flushall"}},
+		args: []string{"--target-username", "app", "--target-password", "secret", "--existing", "flush"},
+	},
 	"PSYNC is renamed": {ids: []string{"psync-refused"}, severity: check.Fatal, says: "PSYNC", source: settingsOf("rename-command PSYNC", "")},
 	"a user without PSYNC": {
 		ids: []string{"psync-refused"}, severity: check.Fatal, says: "+psync", source: rt.Options{Users: []string{"reader on >secret ~* +@all -psync"}},
