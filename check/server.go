@@ -63,8 +63,8 @@ func (s *server) inform(ctx context.Context, c *resp.Conn) error {
 	}
 	s.node, s.info = topology.ParseInfo(about.Text), topology.InfoFields(about.Text)
 	stats, err := c.Do(ctx, questionTimeout, "INFO", "commandstats")
-	if err != nil {
-		return &topology.Error{Addr: s.addr, Op: "INFO", Err: err}
+	if _, failed := refusedOf(stats, err); failed != nil {
+		return &topology.Error{Addr: s.addr, Op: "INFO", Err: failed}
 	}
 	s.calls = callsOf(stats.Text)
 	return nil

@@ -18,6 +18,15 @@ import (
 // examined returns what keyhaul check finds with these arguments. What it says of writes is measured for so long.
 func examined(t *testing.T, sample time.Duration, args ...string) []check.Finding {
 	t.Helper()
+	all, err := examiner(t, args...).findings(t.Context(), sample)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func examiner(t *testing.T, args ...string) *app {
+	t.Helper()
 	cmd := newCheck(nil)
 	if err := cmd.ParseFlags(append([]string{"--state-dir", t.TempDir()}, args...)); err != nil {
 		t.Fatal(err)
@@ -26,11 +35,7 @@ func examined(t *testing.T, sample time.Duration, args ...string) []check.Findin
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := newApp(cfg).findings(t.Context(), sample)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
+	return newApp(cfg)
 }
 
 // grave returns the ids of findings that are fatal or warn, each once.
