@@ -113,6 +113,7 @@ var plantedOnes = map[string]planted{
 		s.source.MustDo("SELECT", 3)
 		s.source.MustDo("SET", "key", 1)
 	}},
+	"one node of a cluster": {ids: []string{"transactions-missing"}, severity: check.Fatal, says: "MOVED", clusters: true, args: []string{"--target-mode", "standalone"}},
 	"open slots": {ids: []string{"slots-open"}, severity: check.Warn, clusters: true, prepare: func(_ *testing.T, s *site) {
 		one, other := s.to.Nodes[0], s.to.Nodes[1]
 		other.MustDo("CLUSTER", "SETSLOT", 7, "IMPORTING", one.MustDo("CLUSTER", "MYID").Text)
