@@ -150,6 +150,8 @@ func (p *Pair) related(a, b *server) (Finding, bool) {
 		return x.node.Role == "slave" && x.node.MasterPort == y.node.TCPPort && y.node.TCPPort > 0 &&
 			slices.ContainsFunc(x.primary, func(host string) bool { return slices.Contains(y.hosts, host) })
 	}
+	siblings := a.node.Role == "slave" && b.node.Role == "slave" && a.node.MasterPort == b.node.MasterPort &&
+		slices.ContainsFunc(a.primary, func(host string) bool { return slices.Contains(b.primary, host) })
 	switch {
 	case !none(a.node.RunID) && a.node.RunID == b.node.RunID:
 		return found("same-server", Fatal, with, remedy, "source and target (%s) are one server", b.addr), true
@@ -159,6 +161,8 @@ func (p *Pair) related(a, b *server) (Finding, bool) {
 		return found("replicate-each-other", Fatal, with, remedy, "the source %s is a replica of the target (%s)", a.addr, b.addr), true
 	case follows(b, a):
 		return found("replicate-each-other", Fatal, with, remedy, "the target %s is a replica of the source (%s)", b.addr, a.addr), true
+	case siblings: // whether or not they are in touch with it
+		return found("replicate-each-other", Fatal, with, remedy, "source and target (%s) are replicas of one primary, port %d", b.addr, b.node.MasterPort), true
 	}
 	return Finding{}, false
 }

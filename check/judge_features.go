@@ -114,6 +114,10 @@ func (p *Pair) judgeMemory() (all []Finding) {
 		if p.cfg.Flush {
 			used -= s.data()
 		}
+		least := used // of which nothing goes
+		if !p.cfg.MustBeEmpty && !p.cfg.Flush {
+			least -= s.data() // what it holds may be what comes
+		}
 		most, whose, remedy := s.node.MaxMemory, "maxmemory", "raise `maxmemory` on the target"
 		if most == 0 {
 			most, whose, remedy = s.number("total_system_memory"), "the memory of its machine", "use a machine with more memory"
@@ -121,7 +125,7 @@ func (p *Pair) judgeMemory() (all []Finding) {
 		room := max(most-used, 0)
 		switch {
 		case most == 0:
-		case need > room && s.node.MaxMemory > 0:
+		case need > max(most-least, 0) && s.node.MaxMemory > 0:
 			all = append(all, found("memory-short", Fatal, s.subject, remedy, "the data of the source takes about %s there, and %s leaves %s", size(need), whose, size(room)))
 		case float64(need) > tight*float64(room):
 			all = append(all, found("memory-tight", Warn, s.subject, remedy, "the data of the source takes about %s there, and %s leaves %s", size(need), whose, size(room)))

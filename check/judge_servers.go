@@ -84,8 +84,14 @@ const (
 	usualSoft = 64 << 20
 )
 
+// What a source that is idle now may write to a replica's buffer all the same, where the limits are lower than is usual.
+const (
+	burst = 8 << 20          // in a busy second or two
+	pause = 10 * time.Second // for which a snapshot or a disk may hold a replica up
+)
+
 // judgeBuffer judges whether a server keeps for a replica what is written while the snapshot is made: at the rate that was
-// measured; and, where the limits are lower than is usual, as much as its backlog holds and a tenth of its data.
+// measured; and, where the limits are lower than is usual, a burst, as much as its backlog holds, and a tenth of its data.
 func (s *server) judgeBuffer() (Finding, bool) {
 	hard, soft, seconds, ok := s.bufferLimit()
 	if !ok {
@@ -95,13 +101,13 @@ func (s *server) judgeBuffer() (Finding, bool) {
 	stream := int64(s.written * during.Seconds())
 	least := int64(0)
 	if hard > 0 && hard < usualHard || soft > 0 && soft < usualSoft {
-		least = max(s.node.Backlog.Size, s.data()/10)
+		least = max(burst, s.node.Backlog.Size, s.data()/10)
 	}
 	overSoft := time.Duration(0) // how long the soft limit is passed, at this rate
 	if soft > 0 && stream > soft {
 		overSoft = during - time.Duration(float64(soft)/s.written*float64(time.Second))
 	}
-	low := hard > 0 && (hard < stream || hard <= least) || overSoft > time.Duration(seconds)*time.Second || soft > 0 && soft <= least && seconds < int64(during.Seconds())
+	low := hard > 0 && (hard < stream || hard <= least) || overSoft > time.Duration(seconds)*time.Second || soft > 0 && soft <= least && seconds < int64(max(during, pause).Seconds())
 	if !low {
 		return Finding{}, false
 	}
@@ -200,7 +206,7 @@ func (p *Pair) judgeWrites(s *server) (all []Finding) {
 	good := s.number("min_slaves_good_slaves")
 	if e := said["NOREPLICAS"]; e != nil || set && least > 0 && s.info["min_slaves_good_slaves"] != "" && good < least {
 		add("min-replicas-unmet", Fatal, "bring its replicas back, or lower min-replicas-to-write on the target",
-			"it takes no writes: min-replicas-to-write is %s, and %d replicas keep up", s.config["min-replicas-to-write"], good)
+			"it takes no writes: fewer replicas keep up (%d) than min-replicas-to-write asks for", good)
 	}
 	if n := s.node.Replicas; n < p.cfg.WaitReplicas {
 		add("replicas-missing", Warn, "bring its replicas back, or lower --wait-replicas",

@@ -66,7 +66,9 @@ func TestThresholds(t *testing.T) {
 		"soft limit too long": { // passed 136 s before the end
 			data: 10_000 * mib, written: mib, set: func(p *Pair) { p.source.servers[0].node.Backlog.Size = 64 * mib }, want: []string{"output-buffer-small"},
 		},
-		"lowered, no data":   {set: limit("normal 0 0 0 replica 10mb 5mb 10")},
+		"lowered, no data":   {set: limit("normal 0 0 0 replica 10485760 5242880 10")},
+		"low hard limit":     {set: limit("slave 2097152 0 0"), want: []string{"output-buffer-small"}},
+		"low soft limit":     {set: limit("slave 268435456 1048576 1"), want: []string{"output-buffer-small"}},
 		"low, no data":       {set: limit("slave 1048576 524288 60"), want: []string{"output-buffer-small"}},
 		"lowered, much data": {data: 1000 * mib, set: limit("slave 67108864 67108864 60"), want: []string{"output-buffer-small"}},
 		"no limit":           {data: 1000 * mib, set: limit("slave 0 0 0")},
@@ -74,6 +76,16 @@ func TestThresholds(t *testing.T) {
 		"fits":         {data: 100 * mib, set: func(p *Pair) { p.target.servers[0].node.MaxMemory = 200 * mib }},
 		"fits closely": {data: 100 * mib, set: func(p *Pair) { p.target.servers[0].node.MaxMemory = 110 * mib }, want: []string{"memory-tight"}},
 		"too large":    {data: 100 * mib, set: func(p *Pair) { p.target.servers[0].node.MaxMemory = 100 * mib }, want: []string{"memory-short"}},
+		"overwritten": {data: 100 * mib, set: func(p *Pair) {
+			p.cfg.MustBeEmpty = false
+			t := p.target.servers[0]
+			t.node.UsedMemory, t.node.MaxMemory = 100*mib, 110*mib
+		}, want: []string{"memory-tight"}},
+		"too large to overwrite": {data: 100 * mib, set: func(p *Pair) {
+			p.cfg.MustBeEmpty = false
+			t := p.target.servers[0]
+			t.node.UsedMemory, t.node.MaxMemory = 50*mib, 90*mib
+		}, want: []string{"memory-short"}},
 		"half is dropped": {data: 100 * mib, set: func(p *Pair) {
 			p.source.servers[0].node.Keyspace[1] = p.source.servers[0].node.Keyspace[0]
 			p.cfg.DBs = haul.DBMap{1: haul.DropDB}
@@ -102,6 +114,11 @@ func TestThresholds(t *testing.T) {
 			a.Role, a.MasterPort, b.TCPPort = "slave", 6379, 6379
 			b.Role, b.MasterPort, a.TCPPort = "slave", 6379, 6379
 			p.source.servers[0].primary, p.target.servers[0].hosts = []string{"10.0.0.2"}, []string{"::1", "10.0.0.2"}
+		}, want: []string{"replicate-each-other", "target-is-replica"}},
+		"one primary out of reach": {set: func(p *Pair) {
+			for _, s := range p.sides() {
+				s.servers[0].node.Role, s.servers[0].node.MasterPort, s.servers[0].primary = "slave", 6379, []string{"10.0.0.9"}
+			}
 		}, want: []string{"replicate-each-other", "target-is-replica"}},
 		"no ids": {set: func(p *Pair) {
 			for _, s := range p.sides() {

@@ -206,13 +206,36 @@ func (p *Pair) askTogether(ctx context.Context) {
 	_ = g.Wait()
 }
 
+// Unanswered names an end of which not every server has said what it is: as long as there is one, nobody knows whether the
+// haul may begin.
+func (p *Pair) Unanswered() (Finding, bool) {
+	for _, side := range p.sides() {
+		for _, f := range side.findings {
+			if f.Severity == Fatal && kinds[f.ID].fatal == waits {
+				return f, true
+			}
+		}
+		for _, s := range side.servers {
+			if s.node.Loading {
+				return found("loading", Warn, s.subject, "none needed: keyhaul waits for it", "%s is loading its data", s.subject), true
+			}
+		}
+	}
+	return Finding{}, false
+}
+
 // find notes a finding about a server.
 func (s *server) find(id string, severity Severity, remedy, format string, args ...any) {
 	s.findings = append(s.findings, Finding{ID: id, Severity: severity, Subject: s.subject, Remedy: remedy, Evidence: fmt.Sprintf(format, args...)})
 }
 
+// nameTimeout is how long names are looked up: that of a primary may be known to its replica only.
+const nameTimeout = time.Second
+
 // addresses are those of a server's machine, and of its primary's if it has one: by them two servers are known to be one.
 func (s *server) addresses(ctx context.Context, of *side) {
+	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
+	defer cancel()
 	look := func(host string) []string {
 		addrs, err := net.DefaultResolver.LookupHost(ctx, host)
 		if err != nil {

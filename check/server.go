@@ -63,8 +63,8 @@ func (s *server) inform(ctx context.Context, c *resp.Conn) error {
 	}
 	s.node, s.info = topology.ParseInfo(about.Text), topology.InfoFields(about.Text)
 	stats, err := c.Do(ctx, questionTimeout, "INFO", "commandstats")
-	if err != nil {
-		return &topology.Error{Addr: s.addr, Op: "INFO", Err: err}
+	if _, failed := refusedOf(stats, err); failed != nil {
+		return &topology.Error{Addr: s.addr, Op: "INFO", Err: failed}
 	}
 	s.calls = callsOf(stats.Text)
 	return nil
@@ -178,7 +178,7 @@ var settings = map[string][]string{
 
 // describe asks for settings, modules and slots.
 func (s *server) describe(ctx context.Context, c *resp.Conn, of *side) error {
-	calls := [][]string{{"MODULE", "LIST"}, {"CLIENT", "LIST"}}
+	calls := [][]string{{"MODULE", "LIST"}, {"CLIENT", "LIST", "TYPE", "pubsub"}} // sentinels subscribe
 	if of.cluster {
 		calls = append(calls, []string{"CLUSTER", "NODES"})
 	}

@@ -25,7 +25,7 @@ func (p *Pair) tryTarget(ctx context.Context, s *server) error {
 		return err
 	}
 	denied := s.tryDry(ctx, c, s.key(p.cfg.Name))
-	s.judgeNeeds(p.target.dialer.Endpoint.Username, "target", needs, denied)
+	s.judgeNeeds(p.target.dialer.Endpoint.Username, "target", needs, denied, p.cfg.Flush)
 	if err := p.tryClients(ctx, c, s); err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (p *Pair) trySource(ctx context.Context, s *server) error {
 	if err := s.tryNeeds(ctx, c, needs); err != nil {
 		return err
 	}
-	s.judgeNeeds(p.source.dialer.Endpoint.Username, "source", needs, nil)
+	s.judgeNeeds(p.source.dialer.Endpoint.Username, "source", needs, nil, false)
 	return p.sampleTypes(ctx, c, s)
 }
 
@@ -89,7 +89,7 @@ func tryTransaction(ctx context.Context, c *resp.Conn, addr string) (refused, fa
 		switch {
 		case failed != nil:
 			return nil, failed
-		case e != nil && forGood(e, "CROSSSLOT", "EXECABORT"):
+		case e != nil && (forGood(e, "CROSSSLOT", "EXECABORT") || codeOf(e) == "MOVED"):
 			return &topology.Error{Addr: addr, Op: call[0], Err: e}, nil
 		case e != nil:
 			return nil, nil

@@ -145,6 +145,22 @@ func (a *app) tell(all []check.Finding) {
 	}
 }
 
+// lookAtBoth asks both ends until every server has answered: one that breaks off just now may hold the keys for which the
+// haul is to be refused.
+func (a *app) lookAtBoth(ctx context.Context) (pair *check.Pair, err error) {
+	look := func(ctx context.Context) error {
+		if pair, err = check.Look(ctx, a.checks(sampleAtStart)); err != nil {
+			return err
+		}
+		if f, ok := pair.Unanswered(); ok {
+			return &notYet{errors.New(f.Evidence), f.Remedy}
+		}
+		return nil
+	}
+	err = patiently(ctx, a.cfg, "source and target", time.Now(), look, a.waits, a.log)
+	return pair, err
+}
+
 // mayBegin refuses what can be refused before anything is written, and tells of the rest.
 func (e *ends) mayBegin(a *app, pair *check.Pair, st *checkpoint.State) error {
 	if err := mayResume(a.cfg, st); err != nil {

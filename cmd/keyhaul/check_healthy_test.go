@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"io"
+	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,6 +120,39 @@ func TestCheckBesideASync(t *testing.T) {
 	}
 	if n := source.FullSyncs(); n != 1 {
 		t.Errorf("%d full syncs", n)
+	}
+}
+
+// TestSyncAsksAgain: a target that breaks off while sync looks at it is asked again, for it may hold keys that refuse the haul.
+func TestSyncAsksAgain(t *testing.T) {
+	t.Parallel()
+	source, target := pair(t)
+	target.MustDo("SET", "own", 1)
+	a := examiner(t, between(source, target)...)
+	var dials atomic.Int32
+	a.target.Network = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if dials.Add(1) == 1 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	}
+	pair, err := a.lookAtBoth(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := grave(pair.Findings(check.State{})); !slices.Equal(got, []string{"existing-keys"}) {
+		t.Errorf("found %v", got)
+	}
+}
+
+// TestCheckBehindAProxy: a target that tells nothing of its commands is judged by the rest.
+func TestCheckBehindAProxy(t *testing.T) {
+	t.Parallel()
+	source, target := pair(t)
+	target.MustDo("SET", "own", 1)
+	to := "redis://" + rt.NewFilter(t, target.Addr, "INFO COMMANDSTATS", "CLUSTER", "CONFIG")
+	if got := grave(examined(t, brief, "--source", source.URL(), "--target", to)); !slices.Contains(got, "existing-keys") || slices.Contains(got, "unreachable") {
+		t.Errorf("found %v", got)
 	}
 }
 

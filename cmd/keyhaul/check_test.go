@@ -18,6 +18,15 @@ import (
 // examined returns what keyhaul check finds with these arguments. What it says of writes is measured for so long.
 func examined(t *testing.T, sample time.Duration, args ...string) []check.Finding {
 	t.Helper()
+	all, err := examiner(t, args...).findings(t.Context(), sample)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func examiner(t *testing.T, args ...string) *app {
+	t.Helper()
 	cmd := newCheck(nil)
 	if err := cmd.ParseFlags(append([]string{"--state-dir", t.TempDir()}, args...)); err != nil {
 		t.Fatal(err)
@@ -26,11 +35,7 @@ func examined(t *testing.T, sample time.Duration, args ...string) []check.Findin
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := newApp(cfg).findings(t.Context(), sample)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
+	return newApp(cfg)
 }
 
 // grave returns the ids of findings that are fatal or warn, each once.
@@ -82,6 +87,14 @@ var plantedOnes = map[string]planted{
 		ids: []string{"missing-permissions", "lesser-permissions"}, severity: check.Fatal, says: "+@write", target: rt.Options{Users: []string{"reader on >secret ~* +@all -@write -@pubsub"}},
 		args: []string{"--target-username", "reader", "--target-password", "secret"},
 	},
+	"a user who empties nothing": {
+		ids: []string{"lesser-permissions"}, severity: check.Warn, says: "FLUSHALL, FLUSHDB, SWAPDB", target: rt.Options{Users: []string{"app on >secret ~* &* +@all -flushall -flushdb -swapdb"}},
+		args: []string{"--target-username", "app", "--target-password", "secret"},
+	},
+	"nor where it is to": {
+		ids: []string{"missing-permissions"}, severity: check.Fatal, says: "FLUSHALL", target: rt.Options{Users: []string{"app on >secret ~* &* +@all -flushall"}},
+		args: []string{"--target-username", "app", "--target-password", "secret", "--existing", "flush"},
+	},
 	"PSYNC is renamed": {ids: []string{"psync-refused"}, severity: check.Fatal, says: "PSYNC", source: settingsOf("rename-command PSYNC", "")},
 	"a user without PSYNC": {
 		ids: []string{"psync-refused"}, severity: check.Fatal, says: "+psync", source: rt.Options{Users: []string{"reader on >secret ~* +@all -psync"}},
@@ -100,6 +113,7 @@ var plantedOnes = map[string]planted{
 		s.source.MustDo("SELECT", 3)
 		s.source.MustDo("SET", "key", 1)
 	}},
+	"one node of a cluster": {ids: []string{"transactions-missing"}, severity: check.Fatal, says: "MOVED", clusters: true, args: []string{"--target-mode", "standalone"}},
 	"open slots": {ids: []string{"slots-open"}, severity: check.Warn, clusters: true, prepare: func(_ *testing.T, s *site) {
 		one, other := s.to.Nodes[0], s.to.Nodes[1]
 		other.MustDo("CLUSTER", "SETSLOT", 7, "IMPORTING", one.MustDo("CLUSTER", "MYID").Text)

@@ -158,7 +158,7 @@ func (a *app) haul(ctx context.Context) error {
 	if err := e.meet(ctx, a.cfg, a.source, a.target, a.waits, a.log); err != nil {
 		return err
 	}
-	pair, err := check.Look(ctx, a.checks(sampleAtStart))
+	pair, err := a.lookAtBoth(ctx)
 	if err != nil {
 		return err
 	}

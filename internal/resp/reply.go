@@ -269,7 +269,10 @@ func NewError(text string) *Error {
 	if i := strings.Index(text, ", with args beginning with"); i >= 0 {
 		text = text[:i]
 	}
-	code, _, _ := strings.Cut(text, " ")
+	code, rest, _ := strings.Cut(text, " ")
+	if _, refused, ok := strings.Cut(rest, " has no permissions "); ok && strings.HasPrefix(rest, "User ") { // since 7.0 it names the user
+		text = code + " this user has no permissions " + refused
+	}
 	return &Error{Code: code, Text: text}
 }
 

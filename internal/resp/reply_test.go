@@ -118,6 +118,7 @@ func TestErrorHidesArguments(t *testing.T) {
 		{"ERR unknown command `AUHT`, with args beginning with: `secret`, ", "ERR", "ERR unknown command `AUHT`"},
 		{"ERR unknown command 'x', with args beginning with: ", "ERR", "ERR unknown command 'x'"},
 		{"LOADING Redis is loading the dataset in memory", "LOADING", "LOADING Redis is loading the dataset in memory"},
+		{"NOPERM User app: has no permissions to run the 'psync' command", "NOPERM", "NOPERM this user has no permissions to run the 'psync' command"},
 		{"ERR", "ERR", "ERR"},
 		{"", "", ""},
 	} {
