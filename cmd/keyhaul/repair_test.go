@@ -223,11 +223,11 @@ func (s *trial) repairAlways() (stop func()) {
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			r, err := newRepairer(ctx, cfg, zerolog.Nop())
-			if err == nil && r.remote != nil {
-				_, err = r.remote.repair(ctx, keys[:min(len(keys), 300)], true)
+			running, err := findRepairClient(ctx, cfg)
+			if err == nil && running != nil {
+				_, err = running.repair(ctx, keys[:min(len(keys), 300)], true)
 			}
-			if err != nil {
+			if err != nil || running == nil {
 				time.Sleep(10 * time.Millisecond)
 			}
 		}
